@@ -1,0 +1,59 @@
+"""Boxes, and the l∞ ball as a box with its floating-point faces rounded the safe way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """All z with lower ≤ z ≤ upper, coordinate by coordinate; both float64 of shape (n,)."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """The largest |z| in every coordinate."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    def intersect(self, other: Box) -> Box:
+        """Both hold; where rounding makes them cross by a hair, the first one stands."""
+        lower = np.maximum(self.lower, other.lower)
+        upper = np.minimum(self.upper, other.upper)
+        crossed = lower > upper
+        return Box(np.where(crossed, self.lower, lower), np.where(crossed, self.upper, upper))
+
+
+def _sum_and_error(a: np.ndarray, b: float) -> tuple[np.ndarray, np.ndarray]:
+    """Knuth's two-sum: fl(a + b), and a + b − fl(a + b) exactly."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _ball(x: np.ndarray, eps: float, bounds: tuple[float, float], *, outward: bool) -> Box:
+    x = np.asarray(x, dtype=np.float64)
+    low, low_error = _sum_and_error(x, -eps)
+    high, high_error = _sum_and_error(x, eps)
+    down, up = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
+    inside_low, inside_high = np.nextafter(low, np.inf), np.nextafter(high, -np.inf)
+    if outward:
+        low = np.where(low_error < 0, down, low)
+        high = np.where(high_error > 0, up, high)
+    else:
+        low = np.where(low_error > 0, inside_low, low)
+        high = np.where(high_error < 0, inside_high, high)
+    return Box(np.maximum(low, bounds[0]), np.minimum(high, bounds[1]))
+
+
+def outer_ball(x: np.ndarray, eps: float, bounds: tuple[float, float]) -> Box:
+    """The smallest floating-point box that contains {x' : |x' − x| ≤ eps} ∩ bounds: for proofs."""
+    return _ball(x, eps, bounds, outward=True)
+
+
+def inner_ball(x: np.ndarray, eps: float, bounds: tuple[float, float]) -> Box:
+    """The largest floating-point box that lies in {x' : |x' − x| ≤ eps} ∩ bounds: for witnesses."""
+    return _ball(x, eps, bounds, outward=False)

@@ -1,0 +1,228 @@
+"""CROWN: linear bounds of a network's rows, carried backward from the output to the input box.
+
+A row λ of coefficients on the output of step k is replaced, step by step, by a row on its input:
+through an affine step by λW, through a ReLU or a maximum by a line below it where the coefficient
+is positive and above it where it is negative (Zhang et al. 2018). At the input the box closes it.
+
+Rounding. Each product λW is computed with an error of at most γ|λ||W| per entry. The error times
+the variable it multiplies is at most γ|λ|(|W|M), with M the largest magnitude of that variable in
+its box: one matrix–vector product a step, subtracted at the end. So the result is a lower bound of
+the real-arithmetic network with exactly the stored weights, whatever the order of the sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from robustlib.bounds.box import Box
+from robustlib.bounds.interval import interval_step
+from robustlib.network import Affine, Matrix, MaxPool, Network, ReLU, Step
+from robustlib.rounding import UNIT, rounding
+
+DENSE = 0.15  # above this share of non-zeros a dense product is faster
+
+
+def network_bounds(network: Network, box: Box) -> list[Box]:
+    """Bounds of the output of every step over ``box``: interval arithmetic, then CROWN where open.
+
+    The last step's bounds (the logits) are interval bounds only: margins are what is asked, and
+    ``rows_lower_bound`` gives them directly.
+    """
+    boxes: list[Box] = []
+    current = box
+    for k, step in enumerate(network.steps):
+        result = interval_step(step, current)
+        last = k + 1 == len(network.steps)
+        if isinstance(step, Affine) and any(
+            isinstance(s, ReLU | MaxPool) for s in network.steps[:k]
+        ):
+            rows = np.array([], dtype=int) if last else _open_rows(network.steps[k + 1], result)
+            if len(rows):
+                result = _tighten(network, boxes, box, k, rows, result)
+        boxes.append(result)
+        current = result
+    return boxes
+
+
+def unstable_units(network: Network, boxes: list[Box]) -> int:
+    """How many ReLUs the bounds leave open, and how many inputs of open max-pooling windows."""
+    total = 0
+    for k, step in enumerate(network.steps):
+        if isinstance(step, ReLU):
+            total += len(_open_rows(step, boxes[k - 1]))
+        elif isinstance(step, MaxPool):
+            _, decided, _ = max_winner(step, boxes[k - 1])
+            total += int((step.windows[~decided] >= 0).sum())
+    return total
+
+
+def _open_rows(following: Step, box: Box) -> np.ndarray:
+    """Rows whose tighter bounds could settle what the following step does."""
+    if isinstance(following, ReLU):
+        return np.flatnonzero((box.lower < 0) & (box.upper > 0))
+    return np.arange(len(box.lower))
+
+
+def _tighten(
+    network: Network, boxes: list[Box], box: Box, k: int, rows: np.ndarray, result: Box
+) -> Box:
+    step = network.steps[k]
+    assert isinstance(step, Affine)
+    unit = sparse.csr_array(
+        (np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), step.size)
+    )
+    both = sparse.csr_array(sparse.vstack([unit, -unit]))
+    found = rows_lower_bound(network, boxes, box, both, k)
+    lower, upper = result.lower.copy(), result.upper.copy()
+    lower[rows] = np.maximum(lower[rows], found[: len(rows)])
+    upper[rows] = np.minimum(upper[rows], -found[len(rows) :])
+    return result.intersect(Box(lower, upper))
+
+
+def rows_lower_bound(
+    network: Network, boxes: list[Box], box: Box, rows: Matrix, k: int | None = None
+) -> np.ndarray:
+    """Lower bounds of rows · (output of step k) over ``box``, safe under rounding.
+
+    Parameters
+    ----------
+    network, box : the network and the input box.
+    boxes : bounds of the outputs of steps 0 … k−1 at least (``network_bounds``).
+    rows : coefficients, shape (r, size of step k); ``margin_rows`` for margins.
+    k : index of the step, the last one if not given.
+
+    Returns
+    -------
+    lower : (r,) float64.
+    """
+    k = len(network.steps) - 1 if k is None else k
+    constant = np.zeros(rows.shape[0])
+    error = np.zeros(rows.shape[0])
+    count = 0
+    for i in range(k, -1, -1):
+        step = network.steps[i]
+        before = boxes[i - 1] if i else box
+        if isinstance(step, Affine):
+            rows, shift, slack = _through_affine(rows, step, before)
+        elif isinstance(step, ReLU):
+            rows, shift, slack = _through_lines(rows, *_relu_lines(before), before)
+        else:
+            rows, shift, slack = _through_max(rows, step, before)
+        constant = constant + shift
+        error = error + slack
+        count += 1
+    positive, negative = _split(rows)
+    closed = positive @ box.lower + negative @ box.upper
+    error = error + rounding(rows.shape[1]) * (abs(rows) @ box.magnitude)
+    error = error + (count + 4) * UNIT * (np.abs(constant) + np.abs(closed) + error)
+    return closed + constant - 2.0 * error
+
+
+def _split(rows: Matrix) -> tuple[Matrix, Matrix]:
+    if isinstance(rows, np.ndarray):
+        return np.maximum(rows, 0.0), np.minimum(rows, 0.0)
+    positive, negative = rows.copy(), rows.copy()
+    positive.data = np.maximum(rows.data, 0.0)
+    negative.data = np.minimum(rows.data, 0.0)
+    return positive, negative
+
+
+def _through_affine(
+    rows: Matrix, step: Affine, before: Box
+) -> tuple[Matrix, np.ndarray, np.ndarray]:
+    weight = step.weight
+    shift = rows @ step.bias
+    scale = step.absolute @ before.magnitude + np.abs(step.bias)
+    slack = rounding(max(weight.shape)) * (abs(rows) @ scale)
+    live = np.flatnonzero(before.magnitude > 0)  # a unit that is always 0 needs no column
+    if len(live) < 0.9 * weight.shape[1]:
+        product = _product(rows, weight[:, live])
+        return _scatter(product, live, weight.shape[1]), shift, slack
+    return _product(rows, weight), shift, slack
+
+
+def _product(rows: Matrix, weight: Matrix) -> Matrix:
+    result = rows @ weight
+    if isinstance(result, np.ndarray):
+        return result
+    if result.nnz > DENSE * result.shape[0] * result.shape[1]:
+        return result.toarray()
+    return _canonical(sparse.csr_array(result))
+
+
+def _canonical(rows: sparse.csr_array) -> sparse.csr_array:
+    """Entries in order: scipy reorders an unsorted matrix in place when asked for its abs()."""
+    rows.sum_duplicates()
+    return rows
+
+
+def _scatter(product: Matrix, columns: np.ndarray, width: int) -> Matrix:
+    if isinstance(product, np.ndarray):
+        full = np.zeros((product.shape[0], width))
+        full[:, columns] = product
+        return full
+    return sparse.csr_array(
+        (product.data, columns[product.indices], product.indptr), shape=(product.shape[0], width)
+    )
+
+
+def _relu_lines(before: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slopes below and above, and the intercept above: α z ≤ max(z, 0) ≤ s z + t on the box."""
+    lower, upper = before.lower, before.upper
+    unstable = (lower < 0) & (upper > 0)
+    width = np.where(unstable, upper - lower, 1.0)
+    active = (lower >= 0).astype(float)
+    above = np.where(unstable, upper / width, active)
+    below = np.where(unstable, (upper > -lower).astype(float), active)
+    # t must lift the line over max(z, 0) at both ends, however s was rounded
+    lift = np.maximum(-above * lower, upper - above * upper) + 4.0 * UNIT * (upper - lower)
+    return below, above, np.where(unstable, lift, 0.0)
+
+
+def _through_lines(
+    rows: Matrix, below: np.ndarray, above: np.ndarray, intercept: np.ndarray, before: Box
+) -> tuple[Matrix, np.ndarray, np.ndarray]:
+    positive, negative = _split(rows)
+    shift = negative @ intercept
+    slack = rounding(rows.shape[1]) * (abs(rows) @ (before.magnitude + intercept))
+    if isinstance(rows, np.ndarray):
+        return positive * below + negative * above, shift, slack
+    scaled = _scale_columns(positive, below) + _scale_columns(negative, above)
+    scaled.eliminate_zeros()
+    return _canonical(scaled), shift, slack
+
+
+def _through_max(rows: Matrix, step: MaxPool, before: Box) -> tuple[Matrix, np.ndarray, np.ndarray]:
+    """y ≥ x_i for the input of largest lower bound; y ≤ x_i where i always wins, else y ≤ u."""
+    best, decided, top = max_winner(step, before)
+    n = len(before.lower)
+    pick = sparse.csr_array(
+        (np.ones(step.size), (np.arange(step.size), best)), shape=(step.size, n)
+    )
+    positive, negative = _split(rows)
+    open_part = np.where(decided, 0.0, top)
+    shift = negative @ open_part
+    kept = positive + _scale_columns(negative, decided.astype(float))
+    slack = rounding(step.size) * (abs(rows) @ np.maximum(before.magnitude[best], np.abs(top)))
+    return _product(kept, pick), shift, slack
+
+
+def _scale_columns(rows: Matrix, factor: np.ndarray) -> Matrix:
+    if isinstance(rows, np.ndarray):
+        return rows * factor
+    scaled = rows.copy()
+    scaled.data = rows.data * factor[rows.indices]
+    return scaled
+
+
+def max_winner(step: MaxPool, before: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per window: the input of largest lower bound, whether it always wins, the largest upper."""
+    lower = step.gather(before.lower, -np.inf)
+    upper = step.gather(before.upper, -np.inf)
+    place = lower.argmax(axis=1)
+    rows = np.arange(step.size)
+    others = upper.copy()
+    others[rows, place] = -np.inf
+    decided = lower[rows, place] >= others.max(axis=1)
+    return step.windows[rows, place], decided, upper.max(axis=1)

@@ -1,0 +1,227 @@
+"""The exact mixed-integer encoding of a piecewise-linear network (Tjeng, Xiao, Tedrake 2019).
+
+For a ReLU y = max(z, 0) with l ≤ z ≤ u and l < 0 < u, one 0–1 variable a (their eq. 6):
+
+    y ≤ z − l (1 − a),   y ≥ z,   y ≤ u a,   y ≥ 0.
+
+For a maximum y = max_i x_i, inputs with u_i ≤ max_k l_k are dropped; the others get a_i (eq. 7):
+
+    y ≤ x_i + (1 − a_i)(u_max,−i − l_i),   y ≥ x_i,   Σ a_i = 1.
+
+A unit that is stably active shares its input's column, one that is stably inactive has none. All
+coefficients are exact: the network's own weights, and the bounds as computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+
+from robustlib.bounds.box import Box
+from robustlib.network import Affine, MaxPool, Network, ReLU
+from robustlib.solvers.program import Program
+
+ZERO = -1  # stands for a column where the value is 0 throughout
+
+
+@dataclass
+class _Rows:
+    """Columns and rows of a program as they are added."""
+
+    lower: list[np.ndarray] = field(default_factory=list)
+    upper: list[np.ndarray] = field(default_factory=list)
+    integer: list[np.ndarray] = field(default_factory=list)
+    entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    row_lower: list[np.ndarray] = field(default_factory=list)
+    row_upper: list[np.ndarray] = field(default_factory=list)
+    columns: int = 0
+    rows: int = 0
+
+    def variables(
+        self, lower: np.ndarray, upper: np.ndarray, *, integer: bool = False
+    ) -> np.ndarray:
+        """New columns; returns their indices."""
+        n = len(lower)
+        self.lower.append(np.asarray(lower, dtype=float))
+        self.upper.append(np.asarray(upper, dtype=float))
+        self.integer.append(np.full(n, integer))
+        self.columns += n
+        return np.arange(self.columns - n, self.columns)
+
+    def constrain(
+        self,
+        terms: list[tuple[np.ndarray, np.ndarray | float]],
+        lower: np.ndarray | float,
+        upper: np.ndarray | float,
+    ) -> None:
+        """A row per place: lower ≤ Σ coefficient · column ≤ upper; columns ``ZERO`` are left out."""
+        n = len(terms[0][0])
+        index = np.arange(self.rows, self.rows + n)
+        for columns, coefficient in terms:
+            present = columns != ZERO
+            values = np.broadcast_to(np.asarray(coefficient, dtype=float), (n,))
+            self.entries.append((index[present], columns[present], values[present]))
+        self._close(n, lower, upper)
+
+    def constrain_matrix(
+        self, matrix: sparse.coo_array, lower: np.ndarray | float, upper: np.ndarray | float
+    ) -> None:
+        """lower ≤ matrix x ≤ upper, for a matrix over all present columns."""
+        self.entries.append((matrix.coords[0] + self.rows, matrix.coords[1], matrix.data))
+        self._close(matrix.shape[0], lower, upper)
+
+    def _close(self, n: int, lower: np.ndarray | float, upper: np.ndarray | float) -> None:
+        self.row_lower.append(np.broadcast_to(np.asarray(lower, dtype=float), (n,)))
+        self.row_upper.append(np.broadcast_to(np.asarray(upper, dtype=float), (n,)))
+        self.rows += n
+
+    def program(self, objective: np.ndarray) -> Program:
+        rows, columns, values = (np.concatenate(part) for part in zip(*self.entries, strict=True))
+        return Program(
+            objective=objective,
+            matrix=sparse.csr_array((values, (rows, columns)), shape=(self.rows, self.columns)),
+            row_lower=np.concatenate(self.row_lower),
+            row_upper=np.concatenate(self.row_upper),
+            lower=np.concatenate(self.lower),
+            upper=np.concatenate(self.upper),
+            integer=np.concatenate(self.integer),
+        )
+
+
+class ExactEncoding:
+    """A network over a box as the constraints of a mixed-integer program.
+
+    Parameters
+    ----------
+    network : the network.
+    box : the input box.
+    boxes : bounds of the output of every step (``bounds.network_bounds``).
+
+    Attributes
+    ----------
+    inputs : (input_size,) columns of the input.
+    logits : (classes,) columns of the logits.
+    binaries : number of 0–1 variables.
+
+    Examples
+    --------
+    >>> from robustlib.bounds import network_bounds
+    >>> same = Affine(np.eye(1), np.zeros(1))
+    >>> net = Network((same, ReLU(1), same), (1,))
+    >>> box = Box(-np.ones(1), np.ones(1))
+    >>> ExactEncoding(net, box, network_bounds(net, box)).binaries
+    1
+    """
+
+    def __init__(self, network: Network, box: Box, boxes: list[Box]) -> None:
+        self._rows = _Rows()
+        self.inputs = self._rows.variables(box.lower, box.upper)
+        columns = self.inputs
+        for k, step in enumerate(network.steps):
+            before = boxes[k - 1] if k else box
+            if isinstance(step, Affine):
+                following = network.steps[k + 1] if k + 1 < len(network.steps) else None
+                columns = self._affine(step, columns, boxes[k], _needed(following, boxes[k]))
+            elif isinstance(step, ReLU):
+                columns = self._relu(columns, before)
+            elif isinstance(step, MaxPool):
+                columns = self._max(step, columns, before)
+        self.logits = columns
+        self.binaries = int(sum(flags.sum() for flags in self._rows.integer))
+
+    def minimize_logits(self, row: np.ndarray) -> Program:
+        """Minimize row · logits; with a row of ``margin_rows``, the margin over one target."""
+        objective = np.zeros(self._rows.columns)
+        objective[self.logits] = row
+        return self._rows.program(objective)
+
+    def closest(self, x: np.ndarray, row: np.ndarray, norm: str) -> Program:
+        """Minimize ‖x' − x‖ subject to row · logits ≤ 0 (their eqs. 3–5), norm "inf" or "1".
+
+        Use it once: its rows stay in the encoding.
+        """
+        rows, n = self._rows, len(x)
+        if norm == "inf":
+            reach = max(
+                float(np.max(rows.upper[0] - x, initial=0.0)),
+                float(np.max(x - rows.lower[0], initial=0.0)),
+            )
+            t = np.repeat(rows.variables(np.zeros(1), np.array([2.0 * reach + 1.0])), n)
+        else:
+            t = rows.variables(np.zeros(n), 2.0 * (rows.upper[0] - rows.lower[0]) + 1.0)
+        rows.constrain([(self.inputs, 1.0), (t, -1.0)], -np.inf, x)
+        rows.constrain([(self.inputs, -1.0), (t, -1.0)], -np.inf, -x)
+        targets = np.flatnonzero(row)
+        rows.constrain([(self.logits[i : i + 1], row[i]) for i in targets], -np.inf, 0.0)
+        objective = np.zeros(rows.columns)
+        objective[t] = 1.0
+        return rows.program(objective)
+
+    def _affine(
+        self, step: Affine, columns: np.ndarray, after: Box, needed: np.ndarray
+    ) -> np.ndarray:
+        live = np.flatnonzero(columns != ZERO)
+        kept = np.flatnonzero(needed)
+        result = np.full(step.size, ZERO)
+        result[kept] = self._rows.variables(after.lower[kept], after.upper[kept])
+        part = sparse.coo_array(step.weight[kept][:, live])
+        cols = np.concatenate([columns[live][part.coords[1]], result[kept]])
+        rows = np.concatenate([part.coords[0], np.arange(len(kept))])
+        data = np.concatenate([part.data, -np.ones(len(kept))])
+        matrix = sparse.coo_array((data, (rows, cols)), shape=(len(kept), self._rows.columns))
+        self._rows.constrain_matrix(matrix, -step.bias[kept], -step.bias[kept])
+        return result
+
+    def _relu(self, columns: np.ndarray, before: Box) -> np.ndarray:
+        result = np.where(before.upper <= 0, ZERO, columns)
+        unstable = np.flatnonzero((before.lower < 0) & (before.upper > 0) & (columns != ZERO))
+        if not len(unstable):
+            return result
+        lower, upper, z = before.lower[unstable], before.upper[unstable], columns[unstable]
+        y = self._rows.variables(np.zeros(len(z)), upper)
+        a = self._rows.variables(np.zeros(len(z)), np.ones(len(z)), integer=True)
+        self._rows.constrain([(y, 1.0), (z, -1.0), (a, -lower)], -np.inf, -lower)
+        self._rows.constrain([(y, 1.0), (z, -1.0)], 0.0, np.inf)
+        self._rows.constrain([(y, 1.0), (a, -upper)], -np.inf, 0.0)
+        result[unstable] = y
+        return result
+
+    def _max(self, step: MaxPool, columns: np.ndarray, before: Box) -> np.ndarray:
+        result = np.full(step.size, ZERO)
+        for j, window in enumerate(step.windows):
+            places = _candidates(window[window >= 0], before)
+            if len(places) == 1:
+                result[j] = columns[places[0]]
+                continue
+            x, low, high = columns[places], before.lower[places], before.upper[places]
+            y = self._rows.variables(low.max(keepdims=True), high.max(keepdims=True))
+            a = self._rows.variables(np.zeros(len(x)), np.ones(len(x)), integer=True)
+            others = np.array([np.delete(high, i).max() for i in range(len(x))])
+            big_m = np.nextafter(others - low, np.inf)
+            out = np.repeat(y, len(x))
+            self._rows.constrain([(out, 1.0), (x, -1.0), (a, big_m)], -np.inf, big_m)
+            self._rows.constrain([(out, 1.0), (x, -1.0)], 0.0, np.inf)
+            self._rows.constrain([(a[i : i + 1], 1.0) for i in range(len(x))], 1.0, 1.0)
+            result[j] = y[0]
+        return result
+
+
+def _candidates(window: np.ndarray, before: Box) -> np.ndarray:
+    """The inputs of a window that can be its maximum (at least one)."""
+    best = window[before.lower[window].argmax()]
+    rivals = window[(before.upper[window] > before.lower[best]) & (window != best)]
+    return np.append(best, rivals)
+
+
+def _needed(following: object, box: Box) -> np.ndarray:
+    """Which outputs of an affine step anything behind it depends on."""
+    if isinstance(following, ReLU):
+        return box.upper > 0
+    needed = np.ones(len(box.lower), dtype=bool)
+    if isinstance(following, MaxPool):
+        needed[:] = False
+        for window in following.windows:
+            needed[_candidates(window[window >= 0], box)] = True
+    return needed

@@ -1,0 +1,266 @@
+"""The command ``robustlib``: its commands, options, exit codes and error messages."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from robustlib.reproduce import book_commands, library_commands
+from robustlib.reproduce.notebooks import PROFILES
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = """\
+Robustness of neural networks: attack them, prove them robust, and check every number of the book.
+
+  robustlib verify --network digits_mlp --dataset digits --indices 0:20 --eps 0.05
+  robustlib reproduce --profile quick        run every notebook at its small scale
+  robustlib check --profile quick            compare what they found with the papers
+  robustlib book && robustlib serve          build the book and read it
+"""
+EXIT_CODES = """\
+Exit codes: 0 what was asked is done and holds; 1 it failed or does not hold; 2 bad usage or bad
+input; 130 interrupted (the same command goes on where it stopped).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. Errors of the input are one line, no traceback."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print(
+            "\nrobustlib: interrupted; what had finished is kept, the same command goes on there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if options.debug:
+            traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"robustlib: error: {text}", file=sys.stderr)
+        return FAILED if isinstance(error, RuntimeError) else BAD_INPUT
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="robustlib",
+        description=DESCRIPTION,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_reproduce, _check, _book, _serve, _verify, _data, _train):
+        add(commands)
+    return top
+
+
+def _version() -> str:
+    from robustlib import __version__
+
+    return f"robustlib {__version__}"
+
+
+def _command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    text: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    made.set_defaults(run=run)
+    return made
+
+
+def _reproduce(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "reproduce",
+        book_commands.reproduce,
+        "run the notebooks of the book",
+        "Run the notebooks; results go to _build/run/PROFILE. A notebook whose code, library and\n"
+        "environment did not change since its last run is kept, so an interrupted run goes on\n"
+        "where it stopped. Profile quick needs minutes and no download; profile reference is the\n"
+        "book's real scale, with MNIST and CIFAR-10.\n"
+        "Exit code 1 when a notebook fails; the others still run.",
+        "robustlib reproduce --profile quick --only mip/first_verification",
+    )
+    _profile(made)
+    made.add_argument(
+        "--only",
+        metavar="PART/NAME",
+        action="append",
+        help="this notebook only; may be given several times",
+    )
+    made.add_argument("--force", action="store_true", help="run again what could be kept")
+    made.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="how many at once (default: one a core, two at most)",
+    )
+    made.add_argument(
+        "--record",
+        action="store_true",
+        help="also write NAME.ipynb beside its source: the run that the book shows",
+    )
+    made.add_argument(
+        "--prose",
+        action="store_true",
+        help="run nothing: take changed sentences over into the recorded notebooks",
+    )
+
+
+def _check(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "check",
+        book_commands.check,
+        "compare what the notebooks recorded with the papers",
+        "Compare every claim of book/claims.yml with the recorded reference run and with your\n"
+        "last run at a profile. Exit code 0 when all that the profile requires holds, 1 when\n"
+        "something does not (named), 2 when claims.yml itself is wrong.",
+        "robustlib check --profile quick --json",
+    )
+    _profile(made)
+    _json(made, "print the comparison as a JSON list, one entry a claim")
+
+
+def _book(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "book",
+        book_commands.book,
+        "build the book from the recorded runs",
+        "Build the static book, with the reproducibility report of your last run at a profile.\n"
+        "Nothing is executed, and no network is needed. Exit code 1 when the build has a warning.",
+        "robustlib book && robustlib serve",
+    )
+    _profile(made)
+
+
+def _serve(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "serve",
+        book_commands.serve,
+        "show the built book in a browser, on this machine only",
+        "Serve the built book on localhost until Ctrl-C.",
+        "robustlib serve --port 8000",
+    )
+    made.add_argument("--port", type=int, default=8000, help="port (default 8000)")
+
+
+def _verify(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "verify",
+        library_commands.verify,
+        "decide for each image whether a network is robust around it",
+        "For each image: robust (proved), adversarial (with a checked counterexample),\n"
+        "misclassified, or undecided within the time limit. Verdicts are stored as they come, so\n"
+        "the same command goes on after an interruption. Exit code 1 when an image is undecided.",
+        "robustlib verify --network wk17a --dataset mnist --indices 0:100 --eps 0.1 "
+        "--out verdicts.csv",
+    )
+    made.add_argument("--network", required=True, help="a network of the zoo, for example wk17a")
+    made.add_argument("--dataset", required=True, help="mnist, cifar10, digits or shapes")
+    made.add_argument("--split", default="test", help="train or test (default test)")
+    made.add_argument(
+        "--indices",
+        type=library_commands.indices,
+        default=range(10),
+        metavar="0:100",
+        help="which images: 0:100, or 3,7,9 (default 0:10)",
+    )
+    made.add_argument(
+        "--eps", type=float, required=True, help="radius, in the unit of the images (0 to 1)"
+    )
+    made.add_argument("--norm", default="inf", help="norm of the change (default inf)")
+    made.add_argument(
+        "--time-limit",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="for one image (default 60)",
+    )
+    made.add_argument("--solver", default="highs", help="highs, scip or cvxpy (default highs)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("verdicts.csv"),
+        help="the table, one row an image (default verdicts.csv)",
+    )
+    made.add_argument("--store", type=Path, help="where verdicts are kept (default OUT.sqlite)")
+    _json(made, "also print the rows as a JSON list")
+
+
+def _data(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "data",
+        library_commands.data,
+        "what data is at hand, and how to get more",
+        "status: which data sets are there, where, how large, and whether their checksums fit\n"
+        "(exit code 1 when a file is damaged). download NAME: fetch one. The folder is\n"
+        "ROBUSTLIB_DATA if that is set, else your cache folder.",
+        "robustlib data status\n  robustlib data download mnist",
+    )
+    made.add_argument("action", choices=("status", "download"))
+    made.add_argument("name", nargs="?", help="the data set to download")
+    _json(made, "print the status as a JSON list")
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "train",
+        library_commands.train,
+        "train a network of the zoo again",
+        "Train a network by its recipe; the checkpoint and its record are written to a folder.",
+        "robustlib train --list\n  robustlib train digits_mlp --out _build/checkpoints",
+    )
+    made.add_argument("name", nargs="?", help="the network")
+    made.add_argument("--list", action="store_true", help="list the recipes")
+    made.add_argument("--out", type=Path, help="folder (default _build/checkpoints)")
+    _json(made, "print the list as JSON")
+
+
+def _profile(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="quick",
+        help="scale of the run: quick or reference (default quick)",
+    )
+
+
+def _json(made: argparse.ArgumentParser, text: str) -> None:
+    made.add_argument("--json", action="store_true", help=text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""HiGHS: the default engine, and the LP that is solved again and again with other bounds."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import highspy
+import numpy as np
+
+from robustlib.solvers.program import Program, Solution
+
+_STATUS = highspy.HighsModelStatus
+_STOPPED = {
+    _STATUS.kTimeLimit,
+    _STATUS.kSolutionLimit,
+    _STATUS.kObjectiveTarget,
+    _STATUS.kObjectiveBound,
+    _STATUS.kIterationLimit,
+    _STATUS.kInterrupt,
+    _STATUS.kUnknown,  # numerical trouble: no answer, but no harm either
+}
+
+
+class HighsModel:
+    """A program kept inside HiGHS: bounds may change between solves, the last basis is reused."""
+
+    def __init__(self, program: Program) -> None:
+        self._has_integers = bool(program.integer.any())
+        lp = highspy.HighsLp()
+        lp.num_col_ = program.variables
+        lp.num_row_ = program.matrix.shape[0]
+        lp.col_cost_ = program.objective
+        lp.col_lower_, lp.col_upper_ = program.lower, program.upper
+        lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
+        matrix = program.matrix.tocsr()
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = matrix.indptr.astype(np.int32)
+        lp.a_matrix_.index_ = matrix.indices.astype(np.int32)
+        lp.a_matrix_.value_ = matrix.data
+        if self._has_integers:
+            kinds = [highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger]
+            lp.integrality_ = [kinds[int(flag)] for flag in program.integer]
+        self._highs = highspy.Highs()
+        self._highs.setOptionValue("output_flag", False)
+        self._highs.setOptionValue("threads", 1)
+        self._highs.setOptionValue("random_seed", 0)
+        self._highs.setOptionValue("mip_rel_gap", 0.0)
+        self._highs.setOptionValue("mip_abs_gap", 1e-7)
+        if self._highs.passModel(lp) == highspy.HighsStatus.kError:
+            raise RuntimeError("HiGHS refused the model")
+
+    def set_bounds(self, column: int, lower: float, upper: float) -> None:
+        self._highs.changeColBounds(column, lower, upper)
+
+    def solve(self, *, time_limit: float = math.inf, first: bool = False) -> Solution:
+        start = time.perf_counter()
+        highs = self._highs
+        highs.setOptionValue(
+            "time_limit", min(1e20, highs.getRunTime() + time_limit)
+        )  # HiGHS counts from the first solve
+        if first:
+            highs.setOptionValue("mip_max_improving_sols", 1)
+        if highs.run() == highspy.HighsStatus.kError:
+            raise RuntimeError("HiGHS returned an error")
+        status = highs.getModelStatus()
+        info = highs.getInfo()
+        solution = highs.getSolution()
+        has_point = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        if status == _STATUS.kOptimal:
+            name = "optimal"
+        elif status == _STATUS.kInfeasible:
+            name = "infeasible"
+        elif status in _STOPPED:
+            name = "limit"
+        else:
+            raise RuntimeError(f"HiGHS stopped with {highs.modelStatusToString(status)}")
+        has_duals = solution.dual_valid and not self._has_integers
+        if name == "infeasible":
+            bound = math.inf
+        elif self._has_integers:
+            bound = info.mip_dual_bound
+        else:
+            bound = info.objective_function_value if name == "optimal" else -math.inf
+        return Solution(
+            status=name,
+            x=np.array(solution.col_value) if has_point else None,
+            objective=info.objective_function_value if has_point else None,
+            bound=bound,
+            duals=np.array(solution.row_dual) if has_duals else None,
+            nodes=max(0, info.mip_node_count) if self._has_integers else 0,
+            seconds=time.perf_counter() - start,
+        )
+
+    def infeasibility_multipliers(self) -> np.ndarray | None:
+        """Row multipliers of a Farkas proof, after an infeasible LP; None if HiGHS has none."""
+        status, has_ray, ray = self._highs.getDualRay()  # type: ignore[attr-defined]
+        return np.array(ray) if status == highspy.HighsStatus.kOk and has_ray else None
+
+
+def run(program: Program, *, time_limit: float, first: bool) -> Solution:
+    return HighsModel(program).solve(time_limit=time_limit, first=first)

@@ -1,0 +1,48 @@
+"""Models simple enough for closed forms, each beside the simulation that checks it.
+
+``gaussian`` holds the closed forms of the Gaussian model of Ilyas et al. (2019), section 4;
+``simulation`` estimates the same quantities from samples; ``adversarial_fit`` trains the model
+adversarially, one exact worst case per sample.
+"""
+
+from robustlib.theory.adversarial_fit import GaussianFit, adversarial_fit, worst_perturbation
+from robustlib.theory.gaussian import (
+    adversarial_vulnerability,
+    alignment,
+    average_budget,
+    classifier_weights,
+    least_vulnerable_covariance,
+    linear_accuracy,
+    penalty_for_budget,
+    robust_attack,
+    robust_covariance,
+    worst_alignment,
+    worst_mean,
+)
+from robustlib.theory.simulation import (
+    MonteCarlo,
+    sample,
+    simulate_correct,
+    simulate_vulnerability,
+)
+
+__all__ = [
+    "GaussianFit",
+    "MonteCarlo",
+    "adversarial_fit",
+    "adversarial_vulnerability",
+    "alignment",
+    "average_budget",
+    "classifier_weights",
+    "least_vulnerable_covariance",
+    "linear_accuracy",
+    "penalty_for_budget",
+    "robust_attack",
+    "robust_covariance",
+    "sample",
+    "simulate_correct",
+    "simulate_vulnerability",
+    "worst_alignment",
+    "worst_mean",
+    "worst_perturbation",
+]

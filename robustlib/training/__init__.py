@@ -1,0 +1,185 @@
+"""Training of the zoo's own networks: ``train(name)`` follows the recipe ``RECIPES[name]``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from robustlib import checks
+from robustlib.attacks import pgd
+from robustlib.training.loop import accuracy, epoch
+from robustlib.training.recipes import RECIPES, Recipe
+from robustlib.training.state import Run
+from robustlib.zoo import architectures, checkpoints
+from robustlib.zoo import info as zoo_info
+
+__all__ = ["RECIPES", "Progress", "Recipe", "Training", "train"]
+
+Progress = Callable[[int, int, str], None]
+FOLDER = "_build/checkpoints"
+PGD_STEPS = 40  # of the attack that the record reports
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : Path
+        The checkpoint, for ``zoo.load(name, folder=path.parent)``.
+    record : dict
+        What NAME.json beside it holds: recipe, log of the last epoch, device, seconds, accuracy.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+
+def train(
+    name: str,
+    *,
+    out: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+    resume: bool = True,
+) -> Training:
+    """Train the network ``name`` by its recipe; equal seeds give equal parameters on one machine.
+
+    After every epoch the whole state is on disk: a run that was interrupted, or killed, goes on
+    behind its last epoch when it is called again, to the same result. A finished one is returned.
+
+    Parameters
+    ----------
+    name : str
+        One of ``RECIPES``.
+    out : path, optional
+        Folder for NAME.safetensors, NAME.json and the log NAME.csv (one row an epoch); default
+        ``_build/checkpoints``.
+    progress : callable, optional
+        Called as ``progress(done, total, text)`` after each epoch.
+    resume : bool
+        False starts from the beginning whatever ``out`` holds.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe; the message holds the nearest names.
+    OSError
+        If ``out`` cannot be written to.
+
+    Examples
+    --------
+    >>> from robustlib import training, zoo
+    >>> done = training.train("digits_mlp_standard", out="nets")  # doctest: +SKIP
+    >>> net = zoo.load("digits_mlp_standard", folder="nets")  # doctest: +SKIP
+    """
+    recipe = RECIPES[checks.choice("name", name, RECIPES)]
+    folder = _writable(Path(FOLDER if out is None else out))
+    run = _start(recipe)
+    settings = {**recipe.settings(), "architecture": architectures.describe(run.net)}
+    state = folder / f"{name}.unfinished.safetensors"
+    under_way = resume and run.restore(state, settings)
+    if resume and not under_way and (done := _finished(folder, name, run.net, settings)):
+        return done
+    train_set, test_set = recipe.data("train"), recipe.data("test")
+    for number in range(len(run.log) + 1, recipe.epochs + 1):
+        began = time.process_time()
+        row: dict[str, float] = {"epoch": number}
+        row |= epoch(
+            run.net,
+            run.optimizer,
+            *train_set,
+            recipe=recipe,
+            number=number,
+            generator=run.generator,
+        )
+        row["test_accuracy"] = accuracy(run.net, *test_set)
+        row["cpu_seconds"] = round(time.process_time() - began, 3)
+        run.log.append(row)
+        run.save(state, settings)
+        checkpoints.write_whole(folder / f"{name}.csv", _csv(run.log))
+        if progress:
+            progress(number, recipe.epochs, f"{name}: loss {row['loss']:.4f}")
+    record = _record(run, recipe, settings, test_set)
+    path = checkpoints.write(folder, name, run.net, record)
+    state.unlink(missing_ok=True)
+    return Training(path, checkpoints.read_record(folder, name))
+
+
+def _start(recipe: Recipe) -> Run:
+    """The untrained network and its optimizer, drawn without the global random state."""
+    generator = Generator().manual_seed(recipe.seed)
+    with torch.device("meta"):
+        net = zoo_info(recipe.name).build()
+    net = net.to_empty(device="cpu").eval()
+    architectures.initialize(net, generator)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    return Run(net, optimizer, generator, log=[])
+
+
+def _finished(
+    folder: Path, name: str, net: nn.Sequential, settings: dict[str, Any]
+) -> Training | None:
+    try:
+        checkpoints.read(folder, name, net)
+        record = checkpoints.read_record(folder, name)
+    except checkpoints.CheckpointError:
+        return None
+    if record.get("recipe") != settings:
+        return None
+    return Training(folder / f"{name}.safetensors", record)
+
+
+def _record(
+    run: Run, recipe: Recipe, settings: dict[str, Any], test_set: tuple[Tensor, Tensor]
+) -> dict[str, Any]:
+    x, y = test_set
+    results: dict[str, Any] = {"clean_accuracy": accuracy(run.net, x, y), "test_images": len(x)}
+    if recipe.eps:
+        attacked = pgd(run.net, x, y, eps=recipe.eps, steps=PGD_STEPS, generator=run.generator)
+        results |= {"pgd_accuracy": accuracy(run.net, attacked, y), "pgd_steps": PGD_STEPS}
+    return {
+        "recipe": settings,
+        **results,
+        "log": [run.log[0], run.log[len(run.log) // 2], run.log[-1]],
+        "cpu_seconds": round(sum(row["cpu_seconds"] for row in run.log), 1),
+        "device": f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+    }
+
+
+def _csv(log: list[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(log[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(log)
+    return text.getvalue().encode()
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_whole(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise OSError(
+            f"out={str(folder)!r} cannot be written to ({error.strerror}); give a folder that you "
+            "may write to."
+        ) from error
+    return folder

@@ -1,0 +1,58 @@
+"""The state of an unfinished run: one safetensors file, replaced whole after every epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Generator, nn
+
+from robustlib.zoo.checkpoints import write_whole
+
+
+@dataclass
+class Run:
+    """What changes from epoch to epoch; ``log`` has one row for each finished epoch."""
+
+    net: nn.Sequential
+    optimizer: torch.optim.Optimizer
+    generator: Generator
+    log: list[dict[str, float]]
+
+    def save(self, path: Path, settings: dict[str, Any]) -> None:
+        """Write the state; ``settings`` say to which recipe it belongs."""
+        tensors = {f"net.{key}": value for key, value in self.net.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer.{index}.{key}": m for key, m in moments.items()})
+        tensors["generator"] = self.generator.get_state()
+        metadata = {"settings": json.dumps(settings), "log": json.dumps(self.log)}
+        write_whole(path, save({k: t.contiguous() for k, t in tensors.items()}, metadata))
+
+    def restore(self, path: Path, settings: dict[str, Any]) -> bool:
+        """Continue from ``path`` if it holds a state of the same recipe; return whether it did."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return False
+        if metadata.get("settings") != json.dumps(settings):
+            return False
+        moments: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.net.load_state_dict(
+            {key.removeprefix("net."): t for key, t in tensors.items() if key.startswith("net.")}
+        )
+        self.generator.set_state(tensors["generator"])
+        self.log[:] = json.loads(metadata["log"])
+        return True

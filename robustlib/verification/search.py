@@ -1,0 +1,83 @@
+"""The exact stages for one input: linear relaxations, then mixed-integer programs with a proof."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from robustlib.encoders.exact import ExactEncoding
+from robustlib.network import margin_rows
+from robustlib.solvers import SolverError, prove_at_least, solve
+from robustlib.verification.question import Question
+from robustlib.verification.witness import Witness
+
+# An engine looks for margins below −CUTOFF: what lies between −CUTOFF and 0 is its own tolerance
+# and is left to the proof tree, which asks for a margin of at least PROVED.
+CUTOFF = 1e-5
+PROVED = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Lower bounds of the margins, the witness if there is one, the stage, why it ended."""
+
+    lower: np.ndarray
+    witness: Witness | None
+    stage: str
+    note: str = ""
+
+
+def exact_search(
+    question: Question, lower: np.ndarray, *, solver: str, time_limit: float
+) -> Outcome:
+    """Decide the targets whose lower bound is not above 0 yet.
+
+    Each target is first tried with its linear relaxation. For those left, ``solver`` minimizes the
+    margin over the exact encoding: what it finds is re-checked as a witness, and what it does not
+    find is proved by a tree of relaxations (``solvers.prove_at_least``), because only such a bound
+    is safe under rounding.
+    """
+    start = time.perf_counter()
+    lower = lower.copy()
+    encoding = ExactEncoding(question.network, question.box, question.boxes)
+    rows = margin_rows(question.label, question.network.classes)
+    inputs = slice(0, question.network.input_size)
+    found: list[Witness] = []
+    stage = "lp"
+
+    def inspect(point: np.ndarray) -> bool:
+        witness = question.check(point[inputs])
+        found.extend([] if witness is None else [witness])
+        return witness is not None
+
+    def left() -> float:
+        return time_limit - (time.perf_counter() - start)
+
+    hardest = [int(i) for i in np.argsort(lower) if lower[i] <= 0]
+    try:
+        for i in hardest:
+            program = encoding.minimize_logits(rows[i])
+            root = prove_at_least(program, PROVED, time_limit=left(), node_limit=1, inspect=inspect)
+            lower[i] = max(lower[i], root.lower)
+            if found:
+                return Outcome(lower, found[0], "lp")
+        for i in (i for i in hardest if lower[i] <= 0):
+            stage = "mip"
+            program = encoding.minimize_logits(rows[i])
+            if left() <= 0:
+                return Outcome(lower, None, "mip", "time limit")
+            answer = solve(program, solver=solver, time_limit=left(), cutoff=-CUTOFF, first=True)
+            if answer.x is not None and inspect(answer.x):
+                return Outcome(lower, found[0], "mip")
+            proof = prove_at_least(program, PROVED, time_limit=left(), inspect=inspect)
+            lower[i] = max(lower[i], proof.lower)
+            if found:
+                return Outcome(lower, found[0], "mip")
+            if not proof.finished:
+                note = "time limit" if left() <= 0 else "margin within rounding of 0"
+                return Outcome(lower, None, "mip", note)
+    except SolverError as error:
+        return Outcome(lower, None, "mip", str(error))
+    return Outcome(lower, None, stage)

@@ -1,0 +1,171 @@
+"""Architectures under the names that the papers give them.
+
+Each function returns a fresh, randomly initialized ``torch.nn.Sequential`` of Conv2d, Linear, ReLU,
+MaxPool2d and Flatten, for inputs of shape (n, C, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Generator, nn
+
+from robustlib import checks
+
+
+def cnn_a(in_channels: int = 1, size: int = 28) -> nn.Sequential:
+    """CNN_A of Tjeng et al., Table 2: two convolutions of stride 2, one hidden layer of 100.
+
+    Parameters
+    ----------
+    in_channels : int
+        1 for MNIST, 3 for CIFAR-10.
+    size : int
+        Height and width of the image, divisible by 4: 28 for MNIST (4804 ReLUs), 32 for CIFAR-10
+        (6244 ReLUs).
+
+    Examples
+    --------
+    >>> from robustlib.zoo import architectures
+    >>> sum(p.numel() for p in architectures.cnn_a().parameters())
+    166406
+    """
+    size = _divisible_by_four(size)
+    return nn.Sequential(
+        nn.Conv2d(checks.count("in_channels", in_channels), 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * (size // 4) ** 2, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+
+
+def cnn_b(in_channels: int = 1, size: int = 28) -> nn.Sequential:
+    """CNN_B of Tjeng et al. (``mnist_model_large`` of Wong and Kolter): 48 064 ReLUs on MNIST.
+
+    Parameters
+    ----------
+    in_channels : int
+        1 for MNIST, 3 for CIFAR-10.
+    size : int
+        Height and width of the image, divisible by 4.
+    """
+    size = _divisible_by_four(size)
+    return nn.Sequential(
+        nn.Conv2d(checks.count("in_channels", in_channels), 32, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=1, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * (size // 4) ** 2, 512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, 10),
+    )
+
+
+def mlp(hidden: Sequence[int], inputs: int = 784, classes: int = 10) -> nn.Sequential:
+    """MLP-m×[n] of Tjeng et al.: fully connected, ``hidden`` ReLUs a layer.
+
+    MLP_A is ``mlp([500])``, MLP_B is ``mlp([200, 200])``.
+
+    Examples
+    --------
+    >>> from robustlib.zoo import architectures
+    >>> architectures.describe(architectures.mlp([20, 20]))
+    'Flatten, Linear(784, 20), ReLU, Linear(20, 20), ReLU, Linear(20, 10)'
+    """
+    widths = [checks.count("inputs", inputs), *(checks.count("hidden", width) for width in hidden)]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], checks.count("classes", classes)))
+
+
+def lenet() -> nn.Sequential:
+    """Caffe's LeNet for MNIST, the network of Bastani et al.
+
+    Unlike in most re-implementations there is no ReLU behind the convolutions: the only nonlinear
+    steps are the two max-poolings and one layer of 500 ReLUs.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
+def digits_cnn() -> nn.Sequential:
+    """CNN_A shrunk to 8×8 images: 8 and 16 filters, one hidden layer of 32; 224 ReLUs."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 32),
+        nn.ReLU(),
+        nn.Linear(32, 10),
+    )
+
+
+def toy_net() -> nn.Sequential:
+    """The network of Bastani et al., Figure 1: points (n, 2), one hidden layer of 8 ReLUs."""
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def describe(net: nn.Sequential) -> str:
+    """The layers with their sizes on one line; equal for networks of the same architecture.
+
+    >>> from robustlib.zoo import architectures
+    >>> architectures.describe(architectures.toy_net())
+    'Linear(2, 8), ReLU, Linear(8, 2)'
+    """
+    return ", ".join(_layer(module) for module in net)
+
+
+def _layer(module: nn.Module) -> str:
+    name = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return f"{name}({module.in_features}, {module.out_features})"
+    if isinstance(module, nn.Conv2d):
+        size, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
+        sizes = f"{module.in_channels}, {module.out_channels}, {size}×{size}"
+        return f"{name}({sizes}, stride {stride}, padding {padding})"
+    if isinstance(module, nn.MaxPool2d):
+        return f"{name}({module.kernel_size})"
+    return name
+
+
+def initialize(net: nn.Sequential, generator: Generator) -> None:
+    """Draw the parameters as torch does by default, U(±1/√fan-in), from ``generator`` only."""
+    for module in net:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            with torch.no_grad():
+                module.weight.uniform_(-bound, bound, generator=generator)
+                assert module.bias is not None
+                module.bias.uniform_(-bound, bound, generator=generator)
+
+
+def _divisible_by_four(size: int) -> int:
+    size = checks.count("size", size, low=4)
+    if size % 4:
+        raise ValueError(f"size={size} is not divisible by 4; two layers halve it, without rest.")
+    return size

@@ -1,0 +1,140 @@
+"""The table of networks: a new one is one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from robustlib import checks
+from robustlib.zoo import architectures
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a network before it is loaded.
+
+    Attributes
+    ----------
+    name : str
+        The name for :func:`robustlib.zoo.load`.
+    title : str
+        One line for people: what it is and how it was trained.
+    paper_name : str
+        The architecture's name in its paper.
+    build : callable
+        Makes the untrained network.
+    input_shape : tuple of int
+        Shape of one input, without the batch; values in [0, 1].
+    classes : int
+        Number of logits.
+    data : str
+        The data set that it was trained on.
+    origin : {"authors", "robustlib"}
+        Whether other authors published it, or ``robustlib train NAME`` makes it.
+    """
+
+    name: str
+    title: str
+    paper_name: str
+    build: Callable[[], nn.Sequential]
+    input_shape: tuple[int, ...]
+    classes: int
+    data: str
+    origin: str = "robustlib"
+
+    @property
+    def architecture(self) -> str:
+        """The layers on one line."""
+        return architectures.describe(self.build())
+
+
+NETWORKS = {
+    row.name: row
+    for row in (
+        Info(
+            "wk17a",
+            "trained against the LP dual bound at l-inf eps 0.1 (Wong and Kolter 2018)",
+            "LP_d-CNN_A",
+            architectures.cnn_a,
+            (1, 28, 28),
+            10,
+            "mnist",
+            "authors",
+        ),
+        Info(
+            "rsl18a",
+            "trained against the SDP dual bound at l-inf eps 0.1 (Raghunathan et al. 2018)",
+            "SDP_d-MLP_A",
+            lambda: architectures.mlp([500]),
+            (1, 28, 28),
+            10,
+            "mnist",
+            "authors",
+        ),
+        Info(
+            "digits_mlp",
+            "two hidden layers of 30, adversarially trained at l-inf eps 0.1",
+            "Adv-MLP-2×[30]",
+            lambda: architectures.mlp([30, 30], inputs=64),
+            (1, 8, 8),
+            10,
+            "digits",
+        ),
+        Info(
+            "digits_mlp_standard",
+            "two hidden layers of 30, trained on clean images only",
+            "MLP-2×[30]",
+            lambda: architectures.mlp([30, 30], inputs=64),
+            (1, 8, 8),
+            10,
+            "digits",
+        ),
+        Info(
+            "digits_cnn",
+            "a small convolutional network, adversarially trained at l-inf eps 0.1",
+            "Adv-CNN_A, shrunk to 8×8 images",
+            architectures.digits_cnn,
+            (1, 8, 8),
+            10,
+            "digits",
+        ),
+        Info(
+            "toy",
+            "eight ReLUs that separate two classes of points in the plane",
+            "the network of Bastani et al., Figure 1",
+            architectures.toy_net,
+            (2,),
+            2,
+            "toys.two_class",
+        ),
+    )
+}
+
+
+def names() -> list[str]:
+    """The names that :func:`robustlib.zoo.load` knows.
+
+    >>> from robustlib import zoo
+    >>> "wk17a" in zoo.list()
+    True
+    """
+    return list(NETWORKS)
+
+
+def info(name: str) -> Info:
+    """What is known of the network ``name``, without loading it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network; the message holds the nearest names.
+
+    Examples
+    --------
+    >>> from robustlib import zoo
+    >>> zoo.info("wk17a").input_shape
+    (1, 28, 28)
+    """
+    return NETWORKS[checks.choice("name", name, NETWORKS)]

@@ -1,0 +1,61 @@
+"""The prose beside the chapters: what it says about files, names and versions is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import robustlib
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "PERFORMANCE.md"]
+TEXTS += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").glob("*.md"))
+
+
+def test_every_page_of_the_table_of_contents_has_a_source(toc_files: list[str]) -> None:
+    generated = "book/reproducibility_report"
+    missing = {file for file in toc_files if not (ROOT / f"{file}.md").exists()}
+    assert missing == {generated}
+
+
+def test_every_code_name_of_the_notation_page_is_in_the_library() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "robustlib").rglob("*.py"))
+    words = set(re.findall(r"\w+", code))
+    rows = re.findall(r"^\|.*\|(.*)\|$", (ROOT / "book/notation.md").read_text(), re.MULTILINE)
+    names = {name for cell in rows for name in re.findall(r"`([^`]+)`", cell)}
+    assert names
+    unknown = {
+        name for name in names for word in re.findall(r"[A-Za-z]\w+", name) if word not in words
+    }
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_between_files_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / name).read_text())
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    exec(example[1], {})
+    assert "robust" in capsys.readouterr().out
+
+
+def test_the_citation_has_the_version_of_the_library() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == robustlib.__version__
+
+
+def test_every_paper_that_a_claim_or_target_names_is_in_the_references() -> None:
+    keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
+    named = {
+        entry["paper"]
+        for file in ("claims.yml", "targets.yml")
+        for entry in yaml.safe_load((ROOT / "book" / file).read_text()) or []
+    }
+    assert named - keys == set()

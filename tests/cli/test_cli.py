@@ -1,0 +1,240 @@
+"""The command line: help that helps, one-line errors, exit codes that mean something."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robustlib.reproduce.cli import main
+
+COMMANDS = ("reproduce", "check", "book", "serve", "verify", "data", "train")
+DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
+
+
+def exit_code(*arguments: str) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as exit:
+        return int(exit.code or 0)
+
+
+def test_help_lists_every_command_and_the_exit_codes(capsys):
+    assert exit_code("--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"  {command} " in text or f"  {command}\n" in text for command in COMMANDS)
+    assert "Exit codes: 0" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_has_an_example(command, capsys):
+    assert exit_code(command, "--help") == 0
+    assert f"example:\n  robustlib {command}" in capsys.readouterr().out
+
+
+def test_help_is_fast_because_it_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom robustlib.reproduce.cli import main\n"
+        "try: main(['verify', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'papermill', 'jupytext', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    before = cpu_of_children()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert cpu_of_children() - before < 0.5
+
+
+def cpu_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("verfy",),
+        ("check", "--profile", "quik"),
+        ("reproduce", "--jobs", "0"),
+        ("verify", "--network", "toy"),
+        (*DIGITS, "--indices", "5:2"),
+        (*DIGITS, "--indices", "a"),
+        ("data", "remove"),
+    ],
+)
+def test_bad_usage_is_2_with_the_usage(arguments, capsys):
+    assert exit_code(*arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: robustlib")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--network", "digits_mpl"), "digits_mlp"),
+        (("--dataset", "digit"), "digits"),
+        (("--norm", "infty"), "inf"),
+        (("--solver", "hihgs"), "highs"),
+        (("--split", "tset"), "test"),
+        (("--eps", "-1"), "eps=-1"),
+        (("--eps", "nan"), "eps=nan"),
+        (("--indices", "499:501"), "500"),
+        (("--time-limit", "-3"), "time_limit=-3"),
+    ],
+)
+def test_bad_input_is_2_with_one_line_that_names_the_remedy(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*DIGITS, *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("robustlib: error: ")
+    assert message in lines[0]
+
+
+def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*DIGITS, "--eps", "-1", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/verdicts.csv", "folder"])
+def test_an_unwritable_output_is_refused_before_any_work(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setitem(sys.modules, "robustlib.zoo", None)  # an import of it would fail
+    assert exit_code(*DIGITS, "--out", str(tmp_path / place)) == 2
+    assert str(tmp_path / place) in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_verify_writes_one_row_an_image_and_its_store_makes_the_second_call_free(tmp_path, capsys):
+    out = tmp_path / "new" / "verdicts.csv"
+    command = (*DIGITS, "--indices", "0:6", "--out", str(out), "--json")
+    code = exit_code(*command)
+    printed = capsys.readouterr()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    header = "index,label,verdict,stage,lower,upper,distance,seconds"
+    assert list(rows[0]) == header.split(",")
+    assert [row["index"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert code == int(any(row["verdict"] == "undecided" for row in rows))
+    for row in rows:
+        if row["verdict"] == "adversarial":
+            assert 0 < float(row["distance"]) <= 0.05
+            assert float(row["upper"]) < 0
+        if row["verdict"] == "robust":
+            assert float(row["lower"]) > 0
+    assert [row["verdict"] for row in json.loads(printed.out)] == [row["verdict"] for row in rows]
+    assert "6/6 images" in printed.err
+    assert Path(f"{out}.sqlite").exists()
+
+    before = out.read_text()
+    assert exit_code(*command) == code
+    assert out.read_text() == before
+
+
+def test_picked_images_come_in_the_order_asked_for(tmp_path):
+    out = tmp_path / "verdicts.csv"
+    exit_code(*DIGITS, "--indices", "7,3", "--out", str(out))
+    with out.open(newline="") as file:
+        assert [row["index"] for row in csv.DictReader(file)] == ["7", "3"]
+
+
+def test_ctrl_c_is_130_with_one_line(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustlib.training.train", interrupted)
+    assert exit_code("train", "toy") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_data_status_says_what_is_missing_and_what_is_damaged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTLIB_DATA", str(tmp_path))
+    assert exit_code("data", "status") == 0
+    text = capsys.readouterr().out
+    assert "digits     there" in text
+    assert "mnist      missing" in text
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(b"short")
+    assert exit_code("data", "status", "--json") == 1
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert "truncated" in rows["mnist"]["checksum"]
+
+
+def test_missing_data_is_1_with_the_command_that_helps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTLIB_DATA", str(tmp_path))
+    command = ("verify", "--network", "digits_mlp", "--dataset", "mnist", "--eps", "0.1")
+    assert exit_code(*command, "--out", str(tmp_path / "out.csv")) == 1
+    assert "robustlib data download mnist" in capsys.readouterr().err
+
+
+def test_download_needs_a_known_name(capsys):
+    assert exit_code("data", "download") == 2
+    assert exit_code("data", "download", "mnits") == 2
+    assert "'mnist'" in capsys.readouterr().err
+    assert exit_code("data", "download", "digits") == 0
+
+
+def test_train_lists_its_recipes_and_trains_by_name(tmp_path, capsys):
+    assert exit_code("train", "--list") == 0
+    assert "digits_mlp" in capsys.readouterr().out.split()
+    assert exit_code("train", "--list", "--json") == 0
+    assert {"name", "epochs", "seed"} <= set(json.loads(capsys.readouterr().out)[0])
+    assert exit_code("train") == 2
+    assert exit_code("train", "toyy", "--out", str(tmp_path)) == 2
+    assert "'toy'" in capsys.readouterr().err
+    assert exit_code("train", "toy", "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr()
+    assert Path(printed.out.strip()) == tmp_path / "toy.safetensors"
+    assert "epochs" in printed.err
+
+
+@pytest.mark.parametrize("command", ["reproduce", "check", "book", "serve"])
+def test_outside_the_repository_the_book_commands_say_where_to_go(
+    command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(command) == 2
+    assert "change into your clone" in capsys.readouterr().err
+
+
+def test_a_verify_that_was_killed_goes_on_where_it_stopped(tmp_path):
+    out = tmp_path / "verdicts.csv"
+    command = [sys.executable, "-m", "robustlib.reproduce.cli", *DIGITS]
+    command += ["--indices", "0:400", "--out", str(out)]
+    store = Path(f"{out}.sqlite")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while process.poll() is None and not stored(store) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with sqlite3.connect(store) as connection:  # mark what is kept: it has to come back as it is
+        kept = connection.execute("UPDATE verdicts SET seconds = 123").rowcount
+    assert kept > 0
+    assert exit_code(*DIGITS, "--indices", "0:400", "--out", str(out)) in (0, 1)
+    with out.open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert len(seconds) == 400
+    assert seconds.count(123.0) == kept
+
+
+def stored(path: Path) -> int:
+    """How many verdicts a store holds; a store that is only being made holds none."""
+    if not path.exists():
+        return 0
+    with sqlite3.connect(path) as connection:
+        try:
+            return connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0

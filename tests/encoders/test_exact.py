@@ -1,0 +1,80 @@
+"""The exact encoding agrees with brute force over all activation patterns, with every engine."""
+
+import numpy as np
+import pytest
+
+from robustlib.bounds import Box, network_bounds, outer_ball
+from robustlib.encoders.exact import ExactEncoding
+from robustlib.network import Affine, Network, ReLU, from_torch, margin_rows
+from robustlib.solvers import SOLVERS, prove_at_least, solve
+from tests.brute_force import random_network, smallest_distortion, smallest_margins
+
+CHUNKS, PER_CHUNK = 10, 30  # 300 networks, in chunks that workers can share
+
+
+def question(seed):
+    """A random network, an input, its label and a radius."""
+    module, shape = random_network(seed)
+    network = from_torch(module, shape)
+    rng = np.random.default_rng(seed)
+    x = rng.random(network.input_size)
+    label = int(network.forward(x[None])[0].argmax())
+    return network, x, label, rng.uniform(0.05, 0.5)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_margins_and_verdicts_equal_brute_force(chunk):
+    for seed in range(chunk * PER_CHUNK, (chunk + 1) * PER_CHUNK):
+        network, x, label, eps = question(seed)
+        box = outer_ball(x, eps, (0.0, 1.0))
+        encoding = ExactEncoding(network, box, network_bounds(network, box))
+        expected = smallest_margins(network, label, box.lower, box.upper)
+        for row, margin in zip(margin_rows(label, network.classes), expected, strict=True):
+            program = encoding.minimize_logits(row)
+            for solver in SOLVERS:
+                answer = solve(program, solver=solver)
+                assert answer.status == "optimal", (seed, solver)
+                assert answer.objective == pytest.approx(margin, abs=2e-6), (seed, solver)
+                exists = solve(program, solver=solver, cutoff=0.0, first=True).x is not None
+                assert abs(margin) < 1e-6 or exists == (margin < 0), (seed, solver)
+            # the proof tree: never above the truth, and it reaches a bound just below it
+            proof = prove_at_least(program, margin - 1e-6)
+            assert proof.finished, seed
+            assert margin - 1e-6 <= proof.lower <= margin + 1e-9, seed
+            assert not prove_at_least(program, margin + 1e-5).finished, seed
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_distortion_equals_brute_force(chunk, norm):
+    for seed in range(chunk * PER_CHUNK, (chunk + 1) * PER_CHUNK):
+        network, x, label, _ = question(seed)
+        box = outer_ball(x, 1.0, (0.0, 1.0))
+        boxes = network_bounds(network, box)
+        expected = smallest_distortion(network, x, label, norm, (0.0, 1.0))
+        for solver in SOLVERS:
+            found = np.inf
+            for row in margin_rows(label, network.classes):
+                program = ExactEncoding(network, box, boxes).closest(x, row, norm)
+                answer = solve(program, solver=solver)
+                if answer.status == "optimal":
+                    found = min(found, answer.objective)
+            assert found == pytest.approx(expected, abs=1e-6), (seed, solver)
+
+
+def test_each_unit_is_encoded_by_its_sign():
+    """Inactive: no column. Active: its input's. Unstable: a 0–1 variable, big-M = its bounds."""
+    first = Affine(np.ones((3, 1)), np.array([-2.0, 2.0, 0.0]))
+    network = Network((first, ReLU(3), Affine(np.ones((1, 3)), np.zeros(1))), (1,))
+    box = Box(-np.ones(1), np.ones(1))
+    boxes = [Box(np.array([-3.0, 1.0, -1.0]), np.array([-1.0, 3.0, 1.0])),
+             Box(np.array([0.0, 1.0, 0.0]), np.array([0.0, 3.0, 1.0])),
+             Box(np.array([1.0]), np.array([4.0]))]  # fmt: skip
+    program = ExactEncoding(network, box, boxes).minimize_logits(np.ones(1))
+    # columns: x, z of the active and the unstable unit, y and a of the unstable one, the logit
+    assert program.variables == 6
+    assert program.integer.tolist() == [False, False, False, False, True, False]
+    y_at_most_z = program.matrix.toarray()[2]  # y − z − l a ≤ −l with l = −1
+    assert y_at_most_z.tolist() == [0, 0, -1, 1, 1, 0]
+    assert program.row_upper[2] == 1.0
+    assert solve(program).objective == pytest.approx(1.0)  # z = (−3, 1, −1): 0 + 1 + 0

@@ -1,0 +1,144 @@
+"""Three engines, one answer; and bounds that do not depend on any of them."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.optimize import linprog
+
+from robustlib.solvers import (
+    SOLVERS,
+    Program,
+    SolverError,
+    prove_at_least,
+    safe_lower_bound,
+    solve,
+)
+
+
+def random_program(seed, *, integers):
+    """A feasible program over the unit box with equality, inequality and two-sided rows."""
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(2, 9), rng.integers(1, 8)
+    matrix = rng.normal(size=(m, n))
+    integer = (rng.random(n) < 0.5) & integers
+    point = np.where(integer, np.round(rng.random(n)), rng.random(n))
+    value = matrix @ point
+    return Program(
+        objective=rng.normal(size=n),
+        matrix=sparse.csr_array(matrix),
+        row_lower=np.where(rng.random(m) < 0.4, value, -np.inf),
+        row_upper=value + rng.random(m) * (rng.random(m) < 0.7),
+        lower=np.zeros(n),
+        upper=np.ones(n),
+        integer=integer,
+    )
+
+
+def infeasible_program():
+    """x ≥ 0.7 and x ≤ 0.3."""
+    one = np.ones(1)
+    return Program(
+        one,
+        sparse.csr_array(np.ones((2, 1))),
+        np.array([0.7, -np.inf]),
+        np.array([np.inf, 0.3]),
+        0 * one,
+        one,
+        np.zeros(1, dtype=bool),
+    )
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_engines_agree(integers):
+    for seed in range(25):
+        program = random_program(seed, integers=integers)
+        answers = [solve(program, solver=solver) for solver in SOLVERS]
+        assert {a.status for a in answers} == {"optimal"}
+        assert np.ptp([a.objective for a in answers]) < 1e-6, seed
+        for answer in answers:
+            rows = program.matrix @ answer.x
+            assert (rows >= program.row_lower - 1e-6).all()
+            assert (rows <= program.row_upper + 1e-6).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_cutoff_first_and_infeasible(solver):
+    program = random_program(3, integers=True)
+    best = solve(program, solver=solver).objective
+    assert solve(program, solver=solver, cutoff=best - 0.1).status == "infeasible"
+    some = solve(program, solver=solver, cutoff=best + 0.1, first=True)
+    assert some.x is not None
+    assert some.objective <= best + 0.1 + 1e-6
+    nothing = solve(infeasible_program(), solver=solver)
+    assert nothing.status == "infeasible"
+    assert nothing.x is None
+
+
+def test_a_safe_bound_is_below_the_optimum_for_any_multipliers_and_meets_it_for_the_best():
+    for seed in range(40):
+        program = random_program(seed, integers=False)
+        answer = solve(program)
+        safe = safe_lower_bound(program, answer.duals)
+        oracle = linprog(
+            program.objective,
+            A_ub=np.vstack([program.matrix.toarray(), -program.matrix.toarray()]),
+            b_ub=np.minimum(np.concatenate([program.row_upper, -program.row_lower]), 1e6),
+            bounds=(0, 1),
+        ).fun
+        assert safe <= oracle + 1e-9
+        assert safe == pytest.approx(oracle, abs=1e-7)
+        wild = np.random.default_rng(seed).normal(size=len(answer.duals))
+        assert safe_lower_bound(program, wild) <= oracle + 1e-9
+
+
+def test_a_safe_bound_survives_wrong_duals_of_the_engine():
+    program = random_program(0, integers=False)
+    duals = solve(program).duals
+    for broken in (duals * np.nan, duals * 1e300, duals + np.inf):
+        assert safe_lower_bound(program, broken) <= solve(program).objective + 1e-9
+
+
+def test_the_tree_proves_exactly_what_is_true():
+    for seed in range(25):
+        program = random_program(seed, integers=True)
+        best = solve(program).objective
+        proof = prove_at_least(program, best - 1e-6)
+        assert proof.finished
+        assert best - 1e-6 <= proof.lower <= best + 1e-6  # the engine is off by its tolerance
+        beyond = prove_at_least(program, best + 1e-4)
+        assert not beyond.finished
+        assert beyond.lower <= best + 1e-6
+    assert prove_at_least(infeasible_program(), 5.0).lower == np.inf
+
+
+def test_the_tree_keeps_what_it_proved_when_time_or_nodes_run_out():
+    program = random_program(7, integers=True)
+    best = solve(program).objective
+    for limits in ({"node_limit": 1}, {"time_limit": 0.0}):
+        proof = prove_at_least(program, best + 1.0, **limits)
+        assert not proof.finished
+        assert proof.lower <= best + 1e-9
+
+
+def test_bad_programs_and_solvers_are_refused():
+    program = infeasible_program()
+    with pytest.raises(ValueError, match="Did you mean 'highs'"):
+        solve(program, solver="high")
+    with pytest.raises(ValueError, match="time_limit=-1"):
+        solve(program, time_limit=-1)
+    with pytest.raises(ValueError, match=r"objective has shape \(2,\)"):
+        Program(
+            np.ones(2), program.matrix, program.row_lower, program.row_upper, program.lower,
+            program.upper, program.integer,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="lower holds NaN"):
+        Program(
+            program.objective, program.matrix, program.row_lower, program.row_upper,
+            program.lower * np.nan, program.upper, program.integer,
+        )  # fmt: skip
+
+
+def test_a_missing_engine_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(SOLVERS, "highs", ("robustlib.solvers.not_there", "highspy"))
+    with pytest.raises(SolverError, match="pip install highspy"):
+        solve(infeasible_program())

@@ -1,0 +1,120 @@
+"""Shares, means and their intervals, against scipy and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from robustlib.metrics import (
+    Estimate,
+    adversarial_accuracy,
+    adversarial_error,
+    adversarial_frequency,
+    adversarial_severity,
+    certified_accuracy,
+    proportion,
+    wilson,
+)
+
+RHO = [0.0, 0.02, 0.05, 0.1, 0.3, math.inf]
+
+
+@given(
+    n=st.integers(1, 500),
+    share=st.floats(0, 1),
+    level=st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_wilson_is_that_of_scipy(n, share, level):
+    k = round(share * n)
+    expected = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert wilson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(n=st.integers(0, 200), data=st.data())
+def test_wilson_contains_the_share_and_stays_in_the_unit_interval(n, data):
+    k = data.draw(st.integers(0, n))
+    low, high = wilson(k, n)
+    assert 0 <= low < high <= 1
+    assert n == 0 or low <= k / n <= high
+
+
+def test_no_trials_say_nothing():
+    estimate = proportion(0, 0)
+    assert math.isnan(estimate.value)
+    assert (estimate.low, estimate.high, estimate.n) == (0.0, 1.0, 0)
+
+
+def test_frequency_counts_distances_up_to_and_with_eps():
+    assert adversarial_frequency(RHO, 0.1) == Estimate(4 / 6, *wilson(4, 6), 6)
+    assert adversarial_frequency(np.array(RHO), 0.0).value == 1 / 6
+    assert adversarial_frequency([math.inf], 10).value == 0
+
+
+def test_severity_is_the_mean_of_what_the_frequency_counts():
+    near = RHO[:4]
+    expected = stats.t.interval(0.95, 3, loc=np.mean(near), scale=stats.sem(near))
+    found = adversarial_severity(RHO, 0.1)
+    assert found.value == pytest.approx(np.mean(near))
+    assert found.low == max(0, expected[0]) == 0
+    assert found.high == pytest.approx(min(0.1, expected[1]))
+    assert found.n == 4
+
+
+def test_severity_interval_is_students_where_it_is_not_cut():
+    rho = [0.4, 0.5, 0.45, 0.52, 0.47]
+    expected = stats.t.interval(0.9, 4, loc=np.mean(rho), scale=stats.sem(rho))
+    found = adversarial_severity(rho, 1.0, level=0.9)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_severity_of_few_distances():
+    none = adversarial_severity([0.3, math.inf], 0.1)
+    assert none.n == 0
+    assert all(map(math.isnan, (none.value, none.low, none.high)))
+    assert adversarial_severity([0.05, 0.3], 0.1) == Estimate(0.05, 0.0, 0.1, 1)
+
+
+def test_undecided_counts_against_the_lower_and_for_the_upper_end():
+    verdicts = ["robust"] * 6 + ["adversarial"] * 2 + ["misclassified"] + ["undecided"]
+    accuracy, error = adversarial_accuracy(verdicts), adversarial_error(verdicts)
+    assert (accuracy.lower.value, accuracy.upper.value) == (0.6, 0.7)
+    assert (error.lower.value, error.upper.value) == (0.3, 0.4)
+    assert certified_accuracy(verdicts) == accuracy.lower
+    assert not accuracy.exact
+    assert adversarial_accuracy(verdicts[:-1]).exact
+    for bracket in (accuracy, error):
+        for end in (bracket.lower, bracket.upper):
+            assert (end.low, end.high) == wilson(round(10 * end.value), 10)
+
+
+def test_accuracy_and_error_are_complements_with_their_intervals():
+    verdicts = ["robust", "robust", "adversarial", "undecided", "misclassified"]
+    accuracy, error = adversarial_accuracy(verdicts), adversarial_error(verdicts)
+    assert accuracy.lower.value == pytest.approx(1 - error.upper.value)
+    assert accuracy.lower.low == pytest.approx(1 - error.upper.high)
+    assert accuracy.upper.high == pytest.approx(1 - error.lower.low)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: wilson(3, 2), ValueError, "k=3 is more than n=2"),
+        (lambda: wilson(-1, 2), ValueError, "k=-1 is too small"),
+        (lambda: wilson(1.5, 2), TypeError, "k=1.5 is not a whole number"),
+        (lambda: wilson(1, 2, level=0), ValueError, "level=0 is out of range"),
+        (lambda: wilson(1, 2, level=95), ValueError, "level=95 is out of range"),
+        (lambda: adversarial_frequency([0.1, math.nan], 0.1), ValueError, "rho holds 1 NaN"),
+        (lambda: adversarial_severity([-0.1], 0.1), ValueError, "rho holds 1 NaN or negative"),
+        (lambda: adversarial_frequency([[0.1]], 0.1), ValueError, r"rho has shape \(1, 1\)"),
+        (lambda: adversarial_severity([0.1], -1), ValueError, "eps=-1 is out of range"),
+        (lambda: certified_accuracy(["robus"]), ValueError, "'robus' is not known. Did you mean"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,257 @@
+"""Verdicts: those of brute force, with strict witnesses and safe bounds, or "undecided"."""
+
+import fractions
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import robustlib as rl
+from robustlib.network import from_torch
+from robustlib.solvers import SolverError
+from robustlib.verification import attack, search
+from tests.brute_force import random_network, smallest_distortion, smallest_margins
+
+
+def question(seed):
+    module, shape = random_network(seed)
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.random((1, *shape)).astype(np.float32))
+    y = module(x).argmax(1)
+    return module, x, y, float(rng.uniform(0.02, 0.4))
+
+
+def check_witness(module, x, y, eps, witness):
+    """Inside the ball and the box in rational arithmetic; another label in both precisions."""
+    assert witness.dtype == x.dtype
+    assert witness.shape == x.shape
+    for a, b in zip(witness.reshape(-1).tolist(), x.reshape(-1).tolist(), strict=True):
+        assert 0 <= a <= 1
+        assert abs(fractions.Fraction(a) - fractions.Fraction(b)) <= fractions.Fraction(eps)
+    logits = module(witness[None])[0]
+    assert logits.max() > logits[y]
+    double = from_torch(module, tuple(x.shape)).forward(witness.double().reshape(1, -1).numpy())[0]
+    assert double.max() > double[int(y)]
+
+
+@pytest.mark.parametrize("chunk", range(6))
+def test_verdicts_equal_brute_force(chunk):
+    for seed in range(1000 + 20 * chunk, 1020 + 20 * chunk):
+        module, x, y, eps = question(seed)
+        result = rl.verify(module, x, y, eps=eps, solver=["highs", "scip", "cvxpy"][seed % 3])
+        center = x.double().reshape(-1).numpy()
+        truth = smallest_margins(
+            from_torch(module, tuple(x.shape[1:])), int(y), np.maximum(center - eps, 0),
+            np.minimum(center + eps, 1),
+        ).min()  # fmt: skip
+        if abs(truth) > 1e-5:
+            assert result.verdict[0] == ("robust" if truth > 0 else "adversarial"), (seed, truth)
+        assert result.lower[0] <= truth + 1e-9
+        if result.verdict[0] == "adversarial":
+            check_witness(module, x[0], y[0], eps, result.witness[0])
+            assert result.upper[0] < 0
+
+
+@pytest.mark.parametrize("norm", ["inf", "1"])
+def test_minimum_distortion_equals_brute_force(norm):
+    for seed in range(2000, 2016):
+        module, x, y, _ = question(seed)
+        network = from_torch(module, tuple(x.shape[1:]))
+        truth = smallest_distortion(
+            network, x.double().reshape(-1).numpy(), int(y), norm, (0.0, 1.0)
+        )
+        found = rl.min_distortion(
+            module, x, y, norm=norm, solver=["highs", "scip", "cvxpy"][seed % 3]
+        )
+        assert found.finished
+        assert found.lower <= truth + 1e-9, seed
+        if np.isinf(truth):
+            assert found.witness is None
+            assert found.lower == np.inf
+            continue
+        assert truth - 1e-9 <= found.distance <= truth + 1e-3, seed
+        assert found.lower >= truth - 1e-5, seed
+        assert int(module(found.witness[None]).argmax()) == found.label != int(y)
+
+
+def line(slope=1.0, offset=0.0):
+    """Two logits (slope · x + offset, 0) of one input."""
+    module = nn.Sequential(nn.Linear(1, 2)).eval()
+    module[0].weight.data = torch.tensor([[slope], [0.0]])
+    module[0].bias.data = torch.tensor([offset, 0.0])
+    return module
+
+
+def test_a_tie_at_the_edge_of_the_ball_is_neither_robust_nor_adversarial():
+    """Margin x − 0.5 from x = 0.75 with ε = 0.25: it reaches 0 and never falls below."""
+    result = rl.verify(
+        line(1.0, -0.5), torch.tensor([[0.75]]), torch.tensor([0]), eps=0.25
+    ).results[0]
+    assert result.verdict == "undecided"
+    assert "rounding" in result.note
+    assert result.lower <= 0
+
+
+@pytest.mark.parametrize(("eps", "verdict"), [(0.2499, "robust"), (0.2501, "adversarial")])
+def test_on_either_side_of_the_tie(eps, verdict):
+    result = rl.verify(line(1.0, -0.5), torch.tensor([[0.75]]), torch.tensor([0]), eps=eps)
+    assert result.verdict == [verdict]
+
+
+def test_a_misclassified_input_and_a_radius_of_zero():
+    net, x = line(1.0, -0.5), torch.tensor([[0.25], [0.75]])
+    result = rl.verify(net, x, torch.tensor([0, 0]), eps=0.0)
+    assert result.verdict == ["misclassified", "robust"]
+    assert result.stage == ["clean", "crown"]
+    assert result.upper[0] == pytest.approx(-0.25)
+    assert result.counts() == {"misclassified": 1, "robust": 1}
+    assert rl.min_distortion(net, x[0], 0).distance == 0.0
+
+
+def hard():
+    """A question that the bounds and the attack leave open, for the exact stages."""
+    for seed in range(3000, 4000):
+        module, x, y, _ = question(seed)
+        for eps in (0.1, 0.2, 0.3, 0.4):
+            if rl.verify(module, x, y, eps=eps, time_limit=0).verdict == ["undecided"]:
+                return module, x, y, eps
+    raise AssertionError("no such question")
+
+
+def test_exact_stages_are_left_out_by_a_time_limit_of_zero_and_by_a_failing_solver(monkeypatch):
+    module, x, y, eps = hard()
+    result = rl.verify(module, x, y, eps=eps, time_limit=0).results[0]
+    assert (result.verdict, result.note) == ("undecided", "time limit")
+    assert rl.verify(module, x, y, eps=eps).verdict[0] in ("robust", "adversarial")
+
+    def fail(*args, **kwargs):
+        raise SolverError("no licence")
+
+    monkeypatch.setattr(search, "prove_at_least", fail)
+    result = rl.verify(module, x, y, eps=eps).results[0]
+    assert (result.verdict, result.note) == ("undecided", "no licence")
+
+
+def test_a_claim_of_the_engine_alone_proves_nothing(monkeypatch):
+    """An engine that calls everything infeasible must not make a vulnerable input robust."""
+    from robustlib.solvers import Solution
+
+    nothing = Solution("infeasible", None, None, np.inf, None, 0, 0.0)
+    monkeypatch.setattr(search, "solve", lambda *a, **k: nothing)
+    monkeypatch.setattr(attack, "pgd", lambda model, x, y, **k: x)  # and no help from the attack
+    for seed in range(1000, 1040):
+        module, x, y, eps = question(seed)
+        center = x.double().reshape(-1).numpy()
+        truth = smallest_margins(
+            from_torch(module, tuple(x.shape[1:])), int(y), np.maximum(center - eps, 0),
+            np.minimum(center + eps, 1),
+        ).min()  # fmt: skip
+        if truth < 0:
+            assert rl.verify(module, x, y, eps=eps).verdict[0] != "robust"
+
+
+def test_the_same_call_finds_its_verdicts_again(tmp_path):
+    net, x, y = line(1.0, -0.5), torch.tensor([[0.75], [0.9], [0.2]]), torch.tensor([0, 0, 0])
+    store = tmp_path / "verdicts.sqlite"
+    first = rl.verify(net, x, y, eps=0.3, store=store)
+    assert first.verdict == ["adversarial", "robust", "misclassified"]
+    second = rl.verify(net, x, y, eps=0.3, store=store)
+    assert second.to_frame().equals(first.to_frame())  # the recorded seconds too
+    assert second.witness[0].equal(first.witness[0])
+    other_eps = rl.verify(net, x, y, eps=0.2, store=store)
+    other_net = rl.verify(line(1.0, -0.8), x, y, eps=0.3, store=store)
+    assert other_eps.verdict == ["robust", "robust", "misclassified"]
+    assert other_net.verdict == ["misclassified", "adversarial", "misclassified"]
+
+
+def test_an_undecided_verdict_is_tried_again_with_more_time(tmp_path):
+    module, x, y, eps = hard()
+    store = tmp_path / "verdicts.sqlite"
+    assert rl.verify(module, x, y, eps=eps, time_limit=0, store=store).verdict == ["undecided"]
+    assert rl.verify(module, x, y, eps=eps, time_limit=30, store=store).verdict != ["undecided"]
+
+
+def test_a_kill_loses_only_what_was_in_flight(tmp_path):
+    """The process is killed with SIGKILL after its third verdict; the next call goes on."""
+    store = tmp_path / "verdicts.sqlite"
+    script = textwrap.dedent("""
+        import os, signal, sys, torch, robustlib as rl
+        from tests.verification.test_verify import line
+        x = torch.linspace(0.55, 0.95, 8)[:, None]
+        def progress(event):
+            if event["done"] == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+        rl.verify(line(1.0, -0.5), x, torch.zeros(8, dtype=torch.long), eps=0.2,
+                  store=sys.argv[1], progress=progress)
+    """)
+    process = subprocess.run([sys.executable, "-c", script, str(store)], cwd=os.getcwd())
+    assert process.returncode == -signal.SIGKILL
+    rows = sqlite3.connect(store).execute("SELECT COUNT(*) FROM verdicts").fetchone()[0]
+    assert rows == 3
+    events = []
+    x = torch.linspace(0.55, 0.95, 8)[:, None]
+    result = rl.verify(
+        line(1.0, -0.5), x, torch.zeros(8, dtype=torch.long), eps=0.2, store=store,
+        progress=events.append,
+    )  # fmt: skip
+    assert result.verdict == ["adversarial"] * 3 + ["robust"] * 5
+    assert [e["done"] for e in events] == list(range(1, 9))
+
+
+def test_images_left_open_do_not_change_the_others():
+    """A batch gives what its images give one by one."""
+    module, x, _, eps = question(1003)
+    rng = np.random.default_rng(0)
+    batch = torch.from_numpy(rng.random((12, *x.shape[1:])).astype(np.float32))
+    labels = module(batch).argmax(1)
+    together = rl.verify(module, batch, labels, eps=eps)
+    apart = [
+        rl.verify(module, batch[i : i + 1], labels[i : i + 1], eps=eps).verdict[0]
+        for i in range(12)
+    ]
+    assert together.verdict == apart
+
+
+X, Y = torch.tensor([[0.75]]), torch.tensor([0])
+BAD = {
+    "NaN": ({"x": torch.tensor([[float("nan")]])}, ValueError, "x holds 1 NaN"),
+    "infinite": ({"x": torch.tensor([[float("inf")]])}, ValueError, "x holds 1 NaN or inf"),
+    "range": ({"x": torch.tensor([[1.5]])}, ValueError, r"x has values in \[1.5, 1.5\]"),
+    "8-bit": ({"x": torch.tensor([[1]])}, TypeError, "/ 255"),
+    "no batch": ({"x": torch.tensor([0.5])}, ValueError, "x\\[None\\]"),
+    "shape": ({"x": torch.zeros(1, 2)}, ValueError, r"its input has shape \(2,\)"),
+    "labels' number": ({"y": torch.tensor([0, 1])}, ValueError, r"one label per input: \(1,\)"),
+    "label": ({"y": torch.tensor([2])}, ValueError, r"allowed is \[0, 1\]"),
+    "label dtype": ({"y": torch.tensor([0.0])}, TypeError, "integer labels"),
+    "eps": ({"eps": -0.1}, ValueError, "eps=-0.1"),
+    "eps NaN": ({"eps": float("nan")}, ValueError, "eps=nan"),
+    "norm": ({"norm": "linf"}, ValueError, "norm='linf'.*Did you mean 'inf'"),
+    "solver": ({"solver": "gurobi"}, ValueError, "solver='gurobi'.*highs, scip, cvxpy"),
+    "time limit": ({"time_limit": -1.0}, ValueError, "time_limit=-1.0"),
+    "bounds": ({"bounds": (1.0, 0.0)}, ValueError, "wrong way round"),
+    "training mode": ({"net": nn.Sequential(nn.Linear(1, 2))}, ValueError, "net is in training"),
+    "store": ({"store": "/nowhere/else/v.sqlite"}, ValueError, "store='/nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    change, kind, message = BAD[name]
+    arguments = {"net": line(), "x": X, "y": Y, "eps": 0.1, **change}
+    net, x, y = (arguments.pop(key) for key in ("net", "x", "y"))
+    with pytest.raises(kind, match=message):
+        rl.verify(net, x, y, **arguments)
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path):
+    path = tmp_path / "photo.sqlite"
+    path.write_bytes(b"\x89PNG" * 100)
+    with pytest.raises(ValueError, match=r"photo\.sqlite.*cannot be used"):
+        rl.verify(line(), X, Y, eps=0.1, store=path)
