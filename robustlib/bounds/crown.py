@@ -45,14 +45,14 @@ def network_bounds(network: Network, box: Box) -> list[Box]:
     return boxes
 
 
-def unstable_units(network: Network, boxes: list[Box]) -> int:
+def unstable_units(network: Network, box: Box, boxes: list[Box]) -> int:
     """How many ReLUs the bounds leave open, and how many inputs of open max-pooling windows."""
     total = 0
-    for k, step in enumerate(network.steps):
+    for step, before in zip(network.steps, [box, *boxes[:-1]], strict=True):
         if isinstance(step, ReLU):
-            total += len(_open_rows(step, boxes[k - 1]))
+            total += len(_open_rows(step, before))
         elif isinstance(step, MaxPool):
-            _, decided, _ = max_winner(step, boxes[k - 1])
+            _, decided, _ = max_winner(step, before)
             total += int((step.windows[~decided] >= 0).sum())
     return total
 

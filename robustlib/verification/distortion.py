@@ -109,7 +109,7 @@ def min_distortion(
         prediction = int(network.forward(whole.center[None])[0].argmax())
         return Distortion(0.0, 0.0, point.clone(), prediction, True, 0, seconds)
     search = _Search(whole, norm, solver, start + time_limit)
-    if unstable_units(network, whole.boxes) > FEW_UNITS:
+    if unstable_units(network, whole.box, whole.boxes) > FEW_UNITS:
         search.attack(seed)
     lower, finished = search.exact()
     witness = search.witness

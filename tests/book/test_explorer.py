@@ -15,32 +15,8 @@ from robustlib.encoders.restriction import Region, linear_region
 from robustlib.network import from_torch
 from robustlib.pointwise import pointwise_robustness
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 EXPLORER = Path(__file__).parents[2] / "book" / "_static" / "explorer"
 START = [0.4375, 0.8125]
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"no {CHROMIUM}; install it with: apt-get install chromium"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="install it with: pip install -e '.[dev]'"
-    )
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
