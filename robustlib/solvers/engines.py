@@ -53,6 +53,7 @@ def solve(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from scipy import sparse
     >>> one = np.ones(1)
     >>> p = Program(one, sparse.csr_array(np.ones((1, 1))), 0.5 * one, one, 0 * one, one, one > 0)

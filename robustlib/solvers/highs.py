@@ -62,7 +62,9 @@ class HighsModel:
         if first:
             highs.setOptionValue("mip_max_improving_sols", 1)
         if highs.run() == highspy.HighsStatus.kError:
-            raise RuntimeError("HiGHS returned an error")
+            highs.clearSolver()  # forget the basis that led there, and try once more
+            if highs.run() == highspy.HighsStatus.kError:
+                raise RuntimeError("HiGHS returned an error")
         status = highs.getModelStatus()
         info = highs.getInfo()
         solution = highs.getSolution()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustlib.solvers.highs import HighsModel
-from robustlib.solvers.program import Program
+from robustlib.solvers.program import Program, Solution
 from robustlib.solvers.safe import safe_lower_bound
 
 
@@ -82,7 +82,7 @@ def prove_at_least(
             return Certificate(min(weakest, closed), nodes, False, False)
         _move(model, program, current, fixed)
         current = fixed
-        solution = model.solve(time_limit=time_limit - spent)
+        solution = _solve(model, time_limit - spent)
         nodes += 1
         lower, upper = _bounds(program, fixed)
         bound = weakest
@@ -103,6 +103,14 @@ def prove_at_least(
         for value in (0, 1):
             heapq.heappush(open_nodes, (bound, next(order), {**fixed, column: value}))
     return Certificate(closed, nodes, True, False)
+
+
+def _solve(model: HighsModel, time_limit: float) -> Solution:
+    """The node's LP; an engine that fails proves nothing, and the node is split further."""
+    try:
+        return model.solve(time_limit=time_limit)
+    except RuntimeError:
+        return Solution("limit", None, None, -math.inf, None, 0, 0.0)
 
 
 def _move(

@@ -73,7 +73,7 @@ def min_distortion(
     Parameters
     ----------
     net : nn.Sequential of supported layers, in evaluation mode.
-    x : one input, without a batch or with a batch of one, inside ``bounds``.
+    x : one input, without a batch dimension, inside ``bounds``: ``x[0]``, not ``x[:1]``.
     y : its true label.
     norm : "inf" or "1".
     solver : "highs", "scip" or "cvxpy".
@@ -98,7 +98,8 @@ def min_distortion(
     time_limit = checks.number("time_limit", time_limit, low=0.0)
     low, high = (checks.number("bounds", b) for b in bounds)
     checks.eval_mode(net, "net")
-    network, point = _one_input(net, x, (low, high))
+    point = checks.images(x[None] if isinstance(x, Tensor) else x, bounds=(low, high))[0]
+    network = from_torch(net, tuple(point.shape))
     y = y if isinstance(y, Tensor) else torch.tensor([y])
     label = int(checks.labels(y.reshape(-1), 1, network.classes)[0])
 
@@ -126,18 +127,6 @@ def min_distortion(
         nodes=search.nodes,
         seconds=time.perf_counter() - start,
     )
-
-
-def _one_input(net: nn.Module, x: Tensor, bounds: tuple[float, float]) -> tuple[Network, Tensor]:
-    """The network for the shape of x, with x either one input or a batch of one."""
-    if not isinstance(x, Tensor):
-        checks.images(x)  # says what is wrong
-    try:
-        return from_torch(net, tuple(x.shape)), checks.images(x[None], bounds=bounds)[0]
-    except ValueError:
-        if x.ndim < 2 or len(x) != 1:
-            raise
-        return from_torch(net, tuple(x.shape[1:])), checks.images(x, bounds=bounds)[0]
 
 
 class _Search:

@@ -142,3 +142,21 @@ def test_a_missing_engine_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(SOLVERS, "highs", ("robustlib.solvers.not_there", "highspy"))
     with pytest.raises(SolverError, match="pip install highspy"):
         solve(infeasible_program())
+
+
+def test_an_engine_that_fails_at_a_node_makes_the_tree_slower_and_not_wrong(monkeypatch):
+    from robustlib.solvers.highs import HighsModel
+
+    program = random_program(7, integers=True)
+    best = solve(program).objective
+    honest = HighsModel.solve
+    calls = iter(range(10**6))
+
+    def moody(model, **options):
+        if next(calls) % 2 == 0:
+            raise RuntimeError("HiGHS returned an error")
+        return honest(model, **options)
+
+    monkeypatch.setattr(HighsModel, "solve", moody)
+    proof = prove_at_least(program, best - 1e-6, node_limit=200)
+    assert proof.lower <= best + 1e-6

@@ -68,7 +68,7 @@ def test_minimum_distortion_equals_brute_force(norm):
             network, x.double().reshape(-1).numpy(), int(y), norm, (0.0, 1.0)
         )
         found = rl.min_distortion(
-            module, x, y, norm=norm, solver=["highs", "scip", "cvxpy"][seed % 3]
+            module, x[0], y, norm=norm, solver=["highs", "scip", "cvxpy"][seed % 3]
         )
         assert found.finished
         assert found.lower <= truth + 1e-9, seed
@@ -255,3 +255,16 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
     path.write_bytes(b"\x89PNG" * 100)
     with pytest.raises(ValueError, match=r"photo\.sqlite.*cannot be used"):
         rl.verify(line(), X, Y, eps=0.1, store=path)
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_minimum_distortion_and_verify_agree_on_a_trained_network(index):
+    """Just below the distance every image is robust, just above it has a counterexample."""
+    net = rl.zoo.load("digits_mlp")
+    x, y = rl.data.digits("test", indices=[index])
+    found = rl.min_distortion(net, x[0], y[0])
+    assert found.finished
+    assert found.distance - 1e-4 < found.lower <= found.distance
+    check_witness(net, x[0], y[0], found.distance, found.witness)
+    assert rl.verify(net, x, y, eps=found.lower - 1e-6).verdict == ["robust"]
+    assert rl.verify(net, x, y, eps=found.distance + 1e-6).verdict == ["adversarial"]
