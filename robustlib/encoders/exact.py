@@ -56,7 +56,7 @@ class _Rows:
         lower: np.ndarray | float,
         upper: np.ndarray | float,
     ) -> None:
-        """A row per place: lower ≤ Σ coefficient · column ≤ upper; ``ZERO`` columns are left out."""
+        """Rows: lower ≤ Σ coefficient · column ≤ upper, place by place; ``ZERO`` is skipped."""
         n = len(terms[0][0])
         index = np.arange(self.rows, self.rows + n)
         for columns, coefficient in terms:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustlib import checks
 from robustlib.bounds import unstable_units
 from robustlib.encoders.exact import ExactEncoding
-from robustlib.network import Network, from_torch, margin_rows
+from robustlib.network import from_torch, margin_rows
 from robustlib.solvers import SOLVERS, Program, prove_at_least, solve
 from robustlib.verification.attack import attack
 from robustlib.verification.question import Question
@@ -25,6 +25,7 @@ GAP = 1e-6  # how far below the engine's optimum the proof stays
 LEADS = (1e-6, 1e-5, 1e-4, 1e-3)
 QUICK_BISECTIONS, THOROUGH_BISECTIONS = 10, 4  # of the attack's radius
 CROWN_BISECTIONS = 10
+GROWTH = 1.3  # of the ball, from one encoding to the next
 FEW_UNITS = 40  # with no more open units over the whole box, the attack costs more than it saves
 
 
@@ -172,36 +173,54 @@ class _Search:
             low, high = (question.eps, high) if found is None else (low, question.eps)
 
     def exact(self) -> tuple[float, bool]:
-        """The proved lower bound of the distance, and whether it reached the optimum."""
-        radius = min(self.distance, self.whole.eps) if self.norm == "inf" else self.whole.eps
-        question = self.question(min(self.distance, radius))
+        """The proved lower bound of the distance, and whether it reached the optimum.
+
+        The ball of the encoding grows from the radius that CROWN certifies: in a small ball few
+        units are open. The first ball in which the engine finds a point holds the nearest one.
+        """
+        widest = min(self.distance, self.whole.eps)
+        reached = self.certified_radius(widest)
+        radius = max(reached * GROWTH, widest / 32)
+        while True:
+            question = self.question(min(radius, widest))
+            programs = self.open_programs(question)
+            optimum = self.optimum(programs)
+            if np.isfinite(optimum) or question.eps == widest or not self.left():
+                break
+            radius *= GROWTH
+        goal = min(optimum, self.distance) - GAP
+        lower = question.eps if question.eps < self.whole.eps else np.inf
+        finished = True
+        for program in programs:
+            proof = prove_at_least(program, goal, time_limit=self.left())
+            self.nodes += proof.nodes
+            finished = finished and proof.finished
+            lower = min(lower, proof.lower)
+        certified = reached if self.norm == "inf" else 0.0
+        return max(certified, lower), finished
+
+    def open_programs(self, question: Question) -> list[Program]:
+        """The nearest-point program of every label that CROWN does not exclude from the ball."""
         margins = question.crown_margins()
-        rows = margin_rows(self.whole.label, self.whole.network.classes)
-        still_open = [int(i) for i in np.argsort(margins) if margins[i] <= 0]
-        outside = question.eps if question.eps < self.whole.eps else np.inf
-        optimum = np.inf
-        for i in still_open:
-            program = self.closest(question, rows[i])
-            best = min(optimum, self.distance)
+        rows = margin_rows(question.label, question.network.classes)
+        return [self.closest(question, rows[i]) for i in np.argsort(margins) if margins[i] <= 0]
+
+    def optimum(self, programs: list[Program]) -> float:
+        """The smallest distance that the engine finds, inf if it finds no point."""
+        best = np.inf
+        for program in programs:
+            nearest = min(best, self.distance)
             answer = solve(
                 program,
                 solver=self.solver,
                 time_limit=self.left(),
-                cutoff=best if np.isfinite(best) else None,
+                cutoff=nearest if np.isfinite(nearest) else None,
             )
             self.nodes += answer.nodes
             if answer.x is not None and answer.objective is not None:
-                optimum = min(optimum, answer.objective)
+                best = min(best, answer.objective)
                 self.strict(program, answer.x)
-        lower, finished = outside, True
-        reached = self.certified_radius(question.eps) if self.norm == "inf" else 0.0
-        goal = min(optimum, self.distance) - GAP
-        for i in still_open:
-            proof = prove_at_least(self.closest(question, rows[i]), goal, time_limit=self.left())
-            self.nodes += proof.nodes
-            finished = finished and proof.finished
-            lower = min(lower, proof.lower)
-        return max(reached, lower), finished
+        return best
 
     def certified_radius(self, high: float) -> float:
         """The largest radius, up to a bisection, at which CROWN proves the label."""
