@@ -26,7 +26,7 @@ LEADS = (1e-6, 1e-5, 1e-4, 1e-3)
 QUICK_BISECTIONS, THOROUGH_BISECTIONS = 10, 4  # of the attack's radius
 CROWN_BISECTIONS = 10
 GROWTH = 1.3  # of the ball, from one encoding to the next
-FEW_UNITS = 40  # with no more open units over the whole box, the attack costs more than it saves
+FEW_UNITS = 200  # with no more open units over the whole box, the attack costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
