@@ -43,11 +43,10 @@ def number(
         raise TypeError(f"{argument}={value!r} is not a number.") from None
     if math.isfinite(result) and low <= result <= high and not (strict and result == low):
         return result
-    relation = f"above {low:g}" if strict else f"at least {low:g}"
-    upper = "" if high == math.inf else f" and at most {high:g}"
-    raise ValueError(
-        f"{argument}={value!r} is out of range: give a finite number {relation}{upper}."
-    )
+    limits = [] if low == -math.inf else [f"{'above' if strict else 'at least'} {low:g}"]
+    limits += [] if high == math.inf else [f"at most {high:g}"]
+    allowed = " ".join(["a finite number", " and ".join(limits)]).strip()
+    raise ValueError(f"{argument}={value!r} is out of range: give {allowed}.")
 
 
 def count(argument: str, value: Any, *, low: int = 1) -> int:
@@ -63,6 +62,34 @@ def count(argument: str, value: Any, *, low: int = 1) -> int:
 def eps(value: Any, argument: str = "eps") -> float:
     """A radius: finite and not negative, in the unit of the images (20 pixels are 20/255)."""
     return number(argument, value, low=0.0)
+
+
+def box(value: Any, argument: str = "bounds") -> tuple[float, float]:
+    """The range of every coordinate, as a pair of finite numbers, the lower one first.
+
+    >>> box((0, 1))
+    (0.0, 1.0)
+    """
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{argument}={value!r} is not a pair of numbers; give (low, high), for images (0, 1)."
+        ) from None
+    low, high = number(argument, low), number(argument, high)
+    if low >= high:
+        raise ValueError(f"{argument}={value!r} is empty; give (low, high) with low < high.")
+    return low, high
+
+
+def generator(value: Any, argument: str = "generator") -> torch.Generator | None:
+    """A source of random numbers of torch, or None for its global one."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(
+            f"{argument}={value!r} is not a torch.Generator; give for example "
+            "torch.Generator().manual_seed(0), or None for torch's global one."
+        )
+    return value
 
 
 def images(

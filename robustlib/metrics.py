@@ -232,7 +232,12 @@ def _counts(verdicts: Iterable[str]) -> Counter[str]:
 
 
 def _distances(rho: ArrayLike) -> np.ndarray:
-    distances = np.asarray(rho, dtype=float)
+    try:
+        distances = np.asarray(rho, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"rho is a {type(rho).__name__}; give distances, one number per input: (n,)."
+        ) from None
     if distances.ndim != 1:
         raise ValueError(f"rho has shape {distances.shape}; give one distance per input: (n,).")
     bad = np.isnan(distances) | (distances < 0)

@@ -98,6 +98,8 @@ def image_row(images: Sequence[Tensor], titles: Sequence[str]) -> Figure:
         raise ValueError(
             f"titles has {len(titles)} entries for {len(images)} images; give as many."
         )
+    if not images:
+        raise ValueError("images is empty; give at least one.")
     lines = 1 + max(title.count("\n") for title in titles)
     size = (WIDTH, WIDTH / len(images) + 0.25 * lines)
     figure, axes = plt.subplots(1, len(images), figsize=size, squeeze=False)
@@ -132,6 +134,7 @@ def perturbation(delta: Tensor, factor: float | None = None) -> tuple[Tensor, fl
     >>> factor, image
     (5.0, tensor([[[1.0000, 0.2500]]]))
     """
+    checks.images(delta[None], "delta", bounds=None)
     if factor is None:
         largest = float(delta.abs().max())
         room = 0.5 / largest * (1 + 1e-6) if largest > 0 else 1.0
@@ -149,6 +152,10 @@ def adversarial_row(x: Tensor, adversarial: Tensor, labels: tuple[str, str]) -> 
     x, adversarial : (1 or 3, H, W) with values in [0, 1]
     labels : what the network says of the first and of the second
     """
+    if adversarial.shape != x.shape:
+        raise ValueError(
+            f"adversarial has shape {tuple(adversarial.shape)}; x has {tuple(x.shape)}."
+        )
     change, factor = perturbation(adversarial - x)
     titles = [f"image: “{labels[0]}”", f"change × {factor:g}", f"adversarial: “{labels[1]}”"]
     return image_row([x, change, adversarial], titles)

@@ -93,6 +93,8 @@ def pointwise_robustness(
     (array([0.25]), array([1]))
     """
     checks.choice("labels", labels, ["second", "all"])
+    checks.eval_mode(net, "net")
+    bounds = None if bounds is None else checks.box(bounds)
     checks.images(x, bounds=bounds)
     network = from_torch(net, tuple(x.shape[1:]))
     points = x.detach().to(device="cpu", dtype=torch.float64).flatten(1).numpy()

@@ -112,6 +112,7 @@ def test_accuracy_and_error_are_complements_with_their_intervals():
         (lambda: adversarial_severity([-0.1], 0.1), ValueError, "rho holds 1 NaN or negative"),
         (lambda: adversarial_frequency([[0.1]], 0.1), ValueError, r"rho has shape \(1, 1\)"),
         (lambda: adversarial_severity([0.1], -1), ValueError, "eps=-1 is out of range"),
+        (lambda: adversarial_frequency(["far"], 0.1), TypeError, "rho is a list; give distances"),
         (lambda: certified_accuracy(["robus"]), ValueError, "'robus' is not known. Did you mean"),
     ],
 )

@@ -114,7 +114,13 @@ def test_interval_bars_end_at_the_value_and_carry_the_interval():
             lambda: plots.image_row([2 * torch.ones(1, 4, 4)], ["a"]),
             r"images has values in \[2, 2\]",
         ),
+        (lambda: plots.image_row([], []), "images is empty"),
         (lambda: plots.perturbation(torch.ones(1, 1, 1), factor=0), "factor=0 is out of range"),
+        (lambda: plots.perturbation(torch.full((1, 1, 1), torch.nan)), "delta holds 1 NaN"),
+        (
+            lambda: plots.adversarial_row(torch.rand(1, 4, 4), torch.rand(1, 4, 3), ("a", "b")),
+            r"adversarial has shape \(1, 4, 3\); x has \(1, 4, 4\)",
+        ),
         (lambda: plots.interval_bars(plt.gca(), ["a"], []), "names has 1 entries for 0 estimates"),
     ],
 )

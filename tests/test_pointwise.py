@@ -274,7 +274,9 @@ def test_empty_batch() -> None:
         ({"x": torch.tensor([[1]])}, TypeError, "x has dtype torch.int64"),
         ({"x": torch.tensor([[0.5, 0.5]])}, ValueError, "input has shape"),
         ({"net": nn.Sequential(nn.Linear(1, 2), nn.Sigmoid()).eval()}, ValueError, "Sigmoid"),
-        ({"net": nn.Sequential(nn.Linear(1, 2)).train()}, ValueError, "training mode"),
+        ({"net": nn.Sequential(nn.Linear(1, 2)).train()}, ValueError, "net is in training mode"),
+        ({"bounds": (1.0, 0.0)}, ValueError, "bounds=.* is empty"),
+        ({"bounds": (0.0,)}, TypeError, r"bounds=\(0.0,\) is not a pair of numbers"),
     ],
 )
 def test_bad_arguments_are_named(change: dict, error: type, message: str) -> None:

@@ -162,6 +162,7 @@ def pgd(
     alpha = 2.5 * eps / steps if step_size is None else step_size
     alpha = checks.number("step_size", alpha, low=0.0, strict=step_size is not None)
     checks.choice("loss", loss, LOSSES)
+    checks.generator(generator)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts={restarts} without random_start repeats one run; give 1.")
     goal = Goal(y, 1, loss)
@@ -249,10 +250,8 @@ def _check(
 ) -> tuple[float, int]:
     """Refuse bad input by name; return the radius and the number of classes."""
     checks.eval_mode(model)
-    low, high = (checks.number("bounds", b) for b in bounds)
-    if low >= high:
-        raise ValueError(f"bounds={bounds!r} is empty; give (low, high) with low < high.")
-    checks.images(x.detach() if isinstance(x, Tensor) else x, bounds=(low, high))
+    bounds = checks.box(bounds)
+    checks.images(x.detach() if isinstance(x, Tensor) else x, bounds=bounds)
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
         raise TypeError(

@@ -30,7 +30,10 @@ def positions(
         return slice(n)
     if indices is None:
         return slice(total)
-    chosen = np.asarray(indices)
+    try:
+        chosen = np.asarray(indices)
+    except ValueError:  # rows of unequal length
+        chosen = np.asarray(None)
     if chosen.ndim != 1 or not len(chosen) or not np.issubdtype(chosen.dtype, np.integer):
         raise TypeError(
             f"indices={indices!r} is not a sequence of whole numbers; give for example [0, 7, 7]."

@@ -14,6 +14,8 @@ SYMMETRY = 1e-10  # largest asymmetry allowed, relative to the largest entry
 
 def numbers(argument: str, value: ArrayLike, ndim: int) -> Array:
     """A finite float64 array with ``ndim`` dimensions, none of them empty."""
+    if np.iscomplexobj(value):
+        raise TypeError(f"{argument} holds complex numbers; give real ones.")
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

@@ -88,6 +88,7 @@ def sample(
     values, vectors = spectrum("cov", cov)
     mean = vector("mean", mean, len(values))
     n = checks.count("n", n)
+    checks.generator(generator)
     y = 2.0 * torch.randint(2, (n,), generator=generator).numpy() - 1.0
     return y[:, None] * mean + _noise(n, values, vectors, generator), y
 
@@ -124,6 +125,7 @@ def simulate_vulnerability(
     values, vectors = spectrum("cov", cov)
     penalty = _admissible(penalty, values)
     n = checks.count("n", n, low=2)
+    checks.generator(generator)
     precision = (vectors / values) @ vectors.T
     attack = np.linalg.inv(penalty * (vectors * values) @ vectors.T - np.eye(len(values)))
     rises = []

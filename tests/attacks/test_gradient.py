@@ -344,6 +344,9 @@ REFUSED = [
     ({"eps": "big"}, TypeError, "eps='big' is not a number"),
     ({"norm": "inff"}, ValueError, "norm='inff' is not known. Did you mean 'inf'"),
     ({"bounds": (1.0, 0.0)}, ValueError, "bounds=.* is empty"),
+    ({"bounds": (0.0, float("inf"))}, ValueError, r"bounds=inf .*: give a finite number\.$"),
+    ({"bounds": (0.0,)}, TypeError, r"bounds=\(0.0,\) is not a pair of numbers"),
+    ({"bounds": None}, TypeError, "bounds=None is not a pair of numbers"),
 ]  # fmt: skip
 REFUSED_BY_PGD = [
     ({"steps": 0}, ValueError, "steps=0 is too small"),
@@ -354,6 +357,7 @@ REFUSED_BY_PGD = [
     ({"loss": "margins"}, ValueError, "loss='margins' is not known. Did you mean 'margin'"),
     ({"targets": torch.tensor([1, 1])}, ValueError, "targets equals y for some images"),
     ({"targets": torch.tensor([9, 1])}, ValueError, "targets has labels"),
+    ({"generator": 0}, TypeError, "generator=0 is not a torch.Generator"),
 ]
 
 

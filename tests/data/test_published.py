@@ -99,6 +99,7 @@ def test_n_takes_the_first_and_indices_any(folder: Path) -> None:
         ({"indices": [0.0]}, TypeError, "indices="),
         ({"indices": []}, TypeError, "indices="),
         ({"indices": 3}, TypeError, "indices="),
+        ({"indices": [[1], [2, 3]]}, TypeError, "indices="),
         ({"indices": [True]}, TypeError, "indices="),
         ({"n": 1, "indices": [0]}, ValueError, "both"),
     ],

@@ -305,6 +305,7 @@ def test_accuracy_falls_with_eps_and_ignores_the_scale_of_the_weights(norm):
         (np.zeros((0, 0)), ValueError, r"cov has shape \(0, 0\)"),
         ([[math.nan]], ValueError, "cov holds 1 NaN"),
         ("identity", TypeError, "cov is a str"),
+        ([[1j]], TypeError, "cov holds complex numbers"),
     ],
 )
 def test_a_bad_covariance_is_refused_by_name(cov, error, words):

@@ -100,3 +100,16 @@ def test_the_interval_of_a_monte_carlo_result_widens_with_the_level():
 def test_bad_arguments_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda generator: theory.sample(MEAN, COV, 5, generator=generator),
+        lambda generator: theory.simulate_vulnerability(COV, 8.0, 5, generator=generator),
+        lambda generator: theory.simulate_correct(MEAN, MEAN, COV, 5, generator=generator),
+    ],
+)
+def test_a_generator_of_numpy_is_refused_by_name(call):
+    with pytest.raises(TypeError, match=r"generator=.* is not a torch\.Generator"):
+        call(np.random.default_rng(0))
