@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -150,12 +150,3 @@ def eval_mode(model: nn.Module, argument: str = "model") -> nn.Module:
                 f"{argument} is in training mode{where}; call {argument}.eval() first."
             )
     return model
-
-
-def same_shape(x: Tensor, shape: Sequence[int], argument: str = "x") -> Tensor:
-    """Inputs whose shape behind the batch is ``shape``."""
-    if tuple(x.shape[1:]) != tuple(shape):
-        raise ValueError(
-            f"{argument} has shape {tuple(x.shape)}; expected (n, {', '.join(map(str, shape))})."
-        )
-    return x

@@ -153,6 +153,8 @@ def from_torch(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
             steps.append(step)
     if not steps or not isinstance(steps[-1], Affine) or len(shape) != 1:
         raise ValueError("the network must end in a Linear layer that gives the logits.")
+    if shape[0] < 2:
+        raise ValueError("the network has one output; a classifier needs a logit for each label.")
     network = Network(tuple(steps), tuple(int(n) for n in input_shape))
     _compare(network, module)
     return network
@@ -160,10 +162,11 @@ def from_torch(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
 
 def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     name = prefix or "model"
-    if isinstance(module, nn.Sequential):
-        for key, child in module.named_children():
+    if type(module).forward is nn.Sequential.forward:  # no subclass that does more
+        for key, child in module._modules.items():  # named_children skips a layer used twice
+            assert child is not None
             yield from _layers(child, f"{prefix}.{key}" if prefix else key)
-    elif type(module) in _READERS or isinstance(module, nn.Flatten | nn.Identity | nn.Dropout):
+    elif type(module) in {*_READERS, nn.Flatten, nn.Identity, nn.Dropout}:
         yield name, module
     else:
         raise ValueError(
@@ -269,6 +272,8 @@ def _max_pool(
         name, shape, kernel, stride, _pair(layer.padding), _pair(layer.dilation)
     )
     windows = places.transpose(0, 2, 1).reshape(-1, kernel[0] * kernel[1])
+    if (windows < 0).all(axis=1).any():
+        raise ValueError(f"layer {name} is {layer}, with a window that holds only padding.")
     return MaxPool(windows), (shape[0], height, width)
 
 

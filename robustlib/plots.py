@@ -47,7 +47,7 @@ COLORS = {
     "paper": BLACK,
 }
 CLASSES = [BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GRAY, BLACK, "#8B5A2B"]
-WIDTH = 6.4  # inches: the width of the text column
+WIDTH = 5.2  # inches: the width of the text column
 
 STYLE: dict[Any, Any] = {
     "figure.figsize": (WIDTH, 3.6),

@@ -60,6 +60,11 @@ class Residual(nn.Module):
         return x + x
 
 
+class Clamped(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.clamp(0, 1))
+
+
 REFUSED = {
     "a smooth activation": (
         nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), (2,), "layer 1 is Sigmoid",
@@ -73,6 +78,13 @@ REFUSED = {
     ),
     "a wrong input shape": (nn.Sequential(nn.Linear(3, 2)), (4,), "its input has shape \\(4,\\)"),
     "a window too large": (nn.Sequential(nn.Conv2d(1, 1, 5)), (1, 3, 3), "window larger"),
+    "a window of padding": (
+        nn.Sequential(nn.MaxPool2d(2, padding=1, dilation=3)), (1, 2, 2), "holds only padding",
+    ),
+    "a Sequential that does more": (
+        nn.Sequential(Clamped(nn.Linear(1, 2))), (1,), "layer 0 is Clamped",
+    ),
+    "one logit": (nn.Sequential(nn.Linear(2, 1)), (2,), "has one output"),
     "no logits": (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (2,), "must end in a Linear"),
 }  # fmt: skip
 
@@ -96,3 +108,9 @@ def test_training_mode_and_bad_weights_are_refused():
 def test_margin_rows_by_hand():
     assert margin_rows(1, 3).tolist() == [[-1, 1, 0], [0, 1, -1]]
     assert margin_rows(1, 3, [2]).tolist() == [[0, 1, -1]]
+
+
+def test_a_layer_that_stands_twice_is_read_twice():
+    relu, same = nn.ReLU(), nn.Linear(2, 2)
+    network = from_torch(nn.Sequential(same, relu, same, relu, nn.Linear(2, 2)).eval(), (2,))
+    assert [type(s).__name__ for s in network.steps] == ["Affine", "ReLU"] * 2 + ["Affine"]

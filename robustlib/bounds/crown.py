@@ -12,13 +12,15 @@ the real-arithmetic network with exactly the stored weights, whatever the order 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import sparse
 
 from robustlib.bounds.box import Box
 from robustlib.bounds.interval import interval_step
 from robustlib.network import Affine, Matrix, MaxPool, Network, ReLU, Step
-from robustlib.rounding import UNIT, rounding
+from robustlib.rounding import TINY, UNIT, rounding, underflow
 
 DENSE = 0.15  # above this share of non-zeros a dense product is faster
 
@@ -81,7 +83,13 @@ def _tighten(
 
 
 def rows_lower_bound(
-    network: Network, boxes: list[Box], box: Box, rows: Matrix, k: int | None = None
+    network: Network,
+    boxes: list[Box],
+    box: Box,
+    rows: Matrix,
+    k: int | None = None,
+    *,
+    lines: dict[int, Lines] | None = None,
 ) -> np.ndarray:
     """Lower bounds of rows · (output of step k) over ``box``, safe under rounding.
 
@@ -91,32 +99,37 @@ def rows_lower_bound(
     boxes : bounds of the outputs of steps 0 … k−1 at least (``network_bounds``).
     rows : coefficients, shape (r, size of step k); ``margin_rows`` for margins.
     k : index of the step, the last one if not given.
+    lines : for each ReLU step, the lines to use instead of ``relu_lines``; any are allowed that
+        hold on the part of the box that is meant. ``rows`` must be dense then.
 
     Returns
     -------
-    lower : (r,) float64.
+    lower : (r,) float64, −∞ where the arithmetic overflows.
     """
     k = len(network.steps) - 1 if k is None else k
     constant = np.zeros(rows.shape[0])
     error = np.zeros(rows.shape[0])
-    count = 0
+    total = np.zeros(rows.shape[0])  # of the magnitudes that ``constant`` sums
     for i in range(k, -1, -1):
         step = network.steps[i]
         before = boxes[i - 1] if i else box
         if isinstance(step, Affine):
             rows, shift, slack = _through_affine(rows, step, before)
         elif isinstance(step, ReLU):
-            rows, shift, slack = _through_lines(rows, *_relu_lines(before), before)
+            chosen = relu_lines(before) if lines is None else lines[i]
+            rows, shift, slack = _through_lines(rows, chosen, before)
         else:
             rows, shift, slack = _through_max(rows, step, before)
         constant = constant + shift
         error = error + slack
-        count += 1
+        total = total + np.abs(shift)
     positive, negative = _split(rows)
     closed = positive @ box.lower + negative @ box.upper
     error = error + rounding(rows.shape[1]) * (abs(rows) @ box.magnitude)
-    error = error + (count + 4) * UNIT * (np.abs(constant) + np.abs(closed) + error)
-    return closed + constant - 2.0 * error
+    error = error + underflow(rows.shape[1])
+    error = error + (k + 5) * UNIT * (total + np.abs(closed) + error)
+    lower = closed + constant - 2.0 * error
+    return np.where(np.isfinite(lower), lower, -np.inf)
 
 
 def _split(rows: Matrix) -> tuple[Matrix, Matrix]:
@@ -133,8 +146,9 @@ def _through_affine(
 ) -> tuple[Matrix, np.ndarray, np.ndarray]:
     weight = step.weight
     shift = rows @ step.bias
-    scale = step.absolute @ before.magnitude + np.abs(step.bias)
-    slack = rounding(max(weight.shape)) * (abs(rows) @ scale)
+    terms = max(weight.shape)
+    scale = step.absolute @ before.magnitude + np.abs(step.bias) + underflow(terms)
+    slack = rounding(terms) * (abs(rows) @ scale) + underflow(terms, before.magnitude.sum())
     live = np.flatnonzero(before.magnitude > 0)  # a unit that is always 0 needs no column
     if len(live) < 0.9 * weight.shape[1]:
         product = _product(rows, weight[:, live])
@@ -167,8 +181,23 @@ def _scatter(product: Matrix, columns: np.ndarray, width: int) -> Matrix:
     )
 
 
-def _relu_lines(before: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slopes below and above, and the intercept above: α z ≤ max(z, 0) ≤ s z + t on the box."""
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """below · z ≤ max(z, 0) ≤ above · z + intercept, unit by unit.
+
+    Each is (units,), the same for all rows, or (rows, units). ``added`` is added to the
+    coefficients of z: λ · z with λ z ≤ 0 wherever the bound is meant to hold, such as −β for a
+    unit that a branch fixed to z ≥ 0.
+    """
+
+    below: np.ndarray
+    above: np.ndarray
+    intercept: np.ndarray
+    added: np.ndarray | None = None
+
+
+def relu_lines(before: Box) -> Lines:
+    """The lines of CROWN for z in the box ``before``, with 0 or 1 as the slope below."""
     lower, upper = before.lower, before.upper
     unstable = (lower < 0) & (upper > 0)
     width = np.where(unstable, upper - lower, 1.0)
@@ -176,21 +205,32 @@ def _relu_lines(before: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     above = np.where(unstable, upper / width, active)
     below = np.where(unstable, (upper > -lower).astype(float), active)
     # t must lift the line over max(z, 0) at both ends, however s was rounded
-    lift = np.maximum(-above * lower, upper - above * upper) + 4.0 * UNIT * (upper - lower)
-    return below, above, np.where(unstable, lift, 0.0)
+    lift = np.maximum(-above * lower, upper - above * upper) + 4.0 * UNIT * (upper - lower) + TINY
+    return Lines(below, above, np.where(unstable, lift, 0.0))
 
 
 def _through_lines(
-    rows: Matrix, below: np.ndarray, above: np.ndarray, intercept: np.ndarray, before: Box
+    rows: Matrix, lines: Lines, before: Box
 ) -> tuple[Matrix, np.ndarray, np.ndarray]:
     positive, negative = _split(rows)
-    shift = negative @ intercept
-    slack = rounding(rows.shape[1]) * (abs(rows) @ (before.magnitude + intercept))
+    shift = _dot(negative, lines.intercept)
+    terms = rows.shape[1]
+    slack = rounding(terms) * _dot(abs(rows), before.magnitude + lines.intercept)
+    slack = slack + underflow(terms, before.magnitude.sum())
     if isinstance(rows, np.ndarray):
-        return positive * below + negative * above, shift, slack
-    scaled = _scale_columns(positive, below) + _scale_columns(negative, above)
+        result = positive * lines.below + negative * lines.above
+        if lines.added is not None:
+            result = result + lines.added
+            slack = slack + rounding(terms) * (np.abs(lines.added) @ before.magnitude)
+        return result, shift, slack
+    scaled = _scale_columns(positive, lines.below) + _scale_columns(negative, lines.above)
     scaled.eliminate_zeros()
     return _canonical(scaled), shift, slack
+
+
+def _dot(rows: Matrix, values: np.ndarray) -> np.ndarray:
+    """rows · values, with the same values for all rows or values of each row's own."""
+    return rows @ values if values.ndim == 1 else (rows * values).sum(axis=1)
 
 
 def _through_max(rows: Matrix, step: MaxPool, before: Box) -> tuple[Matrix, np.ndarray, np.ndarray]:
@@ -205,6 +245,7 @@ def _through_max(rows: Matrix, step: MaxPool, before: Box) -> tuple[Matrix, np.n
     shift = negative @ open_part
     kept = positive + _scale_columns(negative, decided.astype(float))
     slack = rounding(step.size) * (abs(rows) @ np.maximum(before.magnitude[best], np.abs(top)))
+    slack = slack + underflow(step.size)
     return _product(kept, pick), shift, slack
 
 

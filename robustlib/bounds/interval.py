@@ -6,11 +6,13 @@ import numpy as np
 
 from robustlib.bounds.box import Box
 from robustlib.network import Affine, MaxPool, ReLU, Step
-from robustlib.rounding import rounding
+from robustlib.rounding import rounding, underflow
 
 
 def interval_step(step: Step, box: Box) -> Box:
     """Bounds of step(z) for all z in ``box``: W m ± |W| r with m, r the box's center and radius.
+
+    A bound that overflows becomes −∞ or ∞.
 
     >>> step = Affine(np.array([[1.0, -1.0]]), np.zeros(1))
     >>> box = interval_step(step, Box(np.zeros(2), np.ones(2)))
@@ -21,12 +23,15 @@ def interval_step(step: Step, box: Box) -> Box:
         center = 0.5 * (box.lower + box.upper)
         radius = np.maximum(box.upper - center, center - box.lower)
         absolute = step.absolute
-        slack = rounding(step.weight.shape[1]) * (
-            absolute @ (np.abs(center) + radius) + np.abs(step.bias)
-        )
+        terms = step.weight.shape[1]
+        slack = rounding(terms) * (absolute @ (np.abs(center) + radius) + np.abs(step.bias))
+        touched = absolute @ (box.magnitude > 0) > 0  # the others are their bias exactly
+        slack = slack + np.where(touched, underflow(terms), 0.0)
         middle = step.weight @ center + step.bias
         spread = absolute @ radius + 2.0 * slack
-        return Box(middle - spread, middle + spread)
+        lower, upper = middle - spread, middle + spread
+        finite = np.isfinite(lower) & np.isfinite(upper)
+        return Box(np.where(finite, lower, -np.inf), np.where(finite, upper, np.inf))
     if isinstance(step, ReLU):
         return Box(np.maximum(box.lower, 0.0), np.maximum(box.upper, 0.0))
     if isinstance(step, MaxPool):

@@ -14,7 +14,7 @@ from robustlib.data.select import SPLITS, positions
 SHAPES = ("circle", "square", "triangle", "cross")
 SIZE = 16
 TOTALS = {"train": 4000, "test": 1000}
-AMPLITUDE = 6  # of the pattern, in grey levels
+AMPLITUDE = 6  # of the pattern, in gray levels
 FOLLOWS = ("label", "next", "random", "off")
 
 

@@ -33,7 +33,7 @@ def digits(
     Returns
     -------
     x : Tensor, float32, shape (n, 1, 8, 8)
-        Images in [0, 1]: the 17 grey levels 0 to 16 divided by 16.
+        Images in [0, 1]: the 17 gray levels 0 to 16 divided by 16.
     y : Tensor, int64, shape (n,)
         The digits.
 

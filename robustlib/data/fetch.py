@@ -147,6 +147,8 @@ def _row(pinned: FileSet) -> dict[str, Any]:
     problems = [problem for file in pinned.files if (problem := _problem(file, root))]
     if is_named() and not root.is_dir():
         problems = [f"{VARIABLE}={root} does not exist"]
+    elif not there:
+        problems = [f"no file is there; `robustlib data download {pinned.name}` fetches them"]
     return {
         "name": pinned.name,
         "title": pinned.title,

@@ -37,7 +37,7 @@ def mnist(
     Returns
     -------
     x : Tensor, float32, shape (n, 1, 28, 28)
-        Images in [0, 1]: the grey levels 0 to 255 divided by 255, so one level is ``1/255``.
+        Images in [0, 1]: the gray levels 0 to 255 divided by 255, so one level is ``1/255``.
     y : Tensor, int64, shape (n,)
         The digits.
 

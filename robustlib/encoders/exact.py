@@ -127,7 +127,7 @@ class ExactEncoding:
             elif isinstance(step, ReLU):
                 columns = self._relu(columns, before)
             elif isinstance(step, MaxPool):
-                columns = self._max(step, columns, before)
+                columns = self._apart(self._max(step, columns, before), boxes[k])
         self.logits = columns
         self.binaries = int(sum(flags.sum() for flags in self._rows.integer))
 
@@ -205,6 +205,21 @@ class ExactEncoding:
             self._rows.constrain([(out, 1.0), (x, -1.0)], 0.0, np.inf)
             self._rows.constrain([(a[i : i + 1], 1.0) for i in range(len(x))], 1.0, 1.0)
             result[j] = y[0]
+        return result
+
+    def _apart(self, columns: np.ndarray, box: Box) -> np.ndarray:
+        """Give a column that stands in several places an equal copy in all but the first.
+
+        Otherwise the weights of these places would be summed into one coefficient, and rounded.
+        """
+        again = np.ones(len(columns), dtype=bool)
+        again[np.unique(columns, return_index=True)[1]] = False
+        again &= columns != ZERO
+        if not again.any():
+            return columns
+        result = columns.copy()
+        result[again] = self._rows.variables(box.lower[again], box.upper[again])
+        self._rows.constrain([(result[again], 1.0), (columns[again], -1.0)], 0.0, 0.0)
         return result
 
 

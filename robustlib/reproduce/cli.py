@@ -165,7 +165,7 @@ def _serve(commands: argparse._SubParsersAction) -> None:
         "Serve the built book on localhost until Ctrl-C.",
         "robustlib serve --port 8000",
     )
-    made.add_argument("--port", type=int, default=8000, help="port (default 8000)")
+    made.add_argument("--port", type=_port, default=8000, help="port (default 8000)")
 
 
 def _verify(commands: argparse._SubParsersAction) -> None:
@@ -224,7 +224,7 @@ def _data(commands: argparse._SubParsersAction) -> None:
         "robustlib data status\n  robustlib data download mnist",
     )
     made.add_argument("action", choices=("status", "download"))
-    made.add_argument("name", nargs="?", help="the data set to download")
+    made.add_argument("name", nargs="?", help="a data set, or a network of other authors")
     _json(made, "print the status as a JSON list")
 
 
@@ -246,10 +246,22 @@ def _train(commands: argparse._SubParsersAction) -> None:
 def _profile(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--profile",
-        choices=PROFILES,
+        type=_known_profile,
+        metavar="{" + ",".join(PROFILES) + "}",
         default="quick",
         help="scale of the run: quick or reference (default quick)",
     )
+
+
+def _known_profile(text: str) -> str:
+    if text not in PROFILES:
+        from robustlib import checks  # imports torch: only where it is needed
+
+        try:
+            checks.choice("profile", text, PROFILES)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _json(made: argparse.ArgumentParser, text: str) -> None:
@@ -259,6 +271,12 @@ def _json(made: argparse.ArgumentParser, text: str) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
     return int(text)
 
 

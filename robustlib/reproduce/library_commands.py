@@ -46,13 +46,22 @@ def verify(options: argparse.Namespace) -> int:
     if not math.isfinite(options.eps) or options.eps < 0:
         raise ValueError(f"eps={options.eps} is out of range: give a finite number of at least 0.")
     store = options.store or Path(f"{options.out}.sqlite")
-    for path in (options.out, store):
-        check_writable(path)
+    check_writable(options.out, "out")
+    check_writable(store, "store")
 
     import robustlib as rl
+    from robustlib import checks
 
-    net = rl.zoo.load(options.network)
-    x, y = rl.data.load(options.dataset, options.split, indices=options.indices)
+    network = checks.choice("network", options.network, rl.zoo.list())
+    dataset = checks.choice("dataset", options.dataset, rl.data.names())
+    net = rl.zoo.load(network)
+    x, y = rl.data.load(dataset, options.split, indices=options.indices)
+    found, wanted = tuple(x.shape[1:]), rl.zoo.info(network).input_shape
+    if found != wanted:
+        raise ValueError(
+            f"dataset={dataset!r} has images of shape {found}, but network={network!r} reads "
+            f"{wanted}; it was trained on {rl.zoo.info(network).data}."
+        )
     bar = _bar("images")
     result = rl.verify(
         net,
@@ -130,7 +139,7 @@ def _bar(unit: str) -> Callable[[int, int, str], None]:
 
 def data(options: argparse.Namespace) -> int:
     """Say what data is there, or download one data set."""
-    from robustlib import data
+    from robustlib import checks, data
 
     if options.action == "download":
         if not options.name:
@@ -138,16 +147,25 @@ def data(options: argparse.Namespace) -> int:
         print(data.download(options.name, progress=sys.stderr.isatty()))
         return 0
     rows = data.status()
+    if options.name:
+        checks.choice("name", options.name, [row["name"] for row in rows])
+        rows = [row for row in rows if row["name"] == options.name]
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
-        for row in rows:
-            size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
-            there = "there" if row["present"] else "missing"
-            print(f"{row['name']:<10} {there:<8} {size:>9}  {row['place']}")
-            if row["checksum"] != "ok":
-                print(f"{'':<10} {row['checksum']}")
+        print("\n".join(_status_line(row) for row in rows))
     return 1 if any(row["files"] and row["checksum"] != "ok" for row in rows) else 0
+
+
+def _status_line(row: dict[str, Any]) -> str:
+    there = "there" if row["present"] else "missing" if not row["files"] else "in part"
+    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
+    line = f"{row['name']:<10} {there:<8} {size:>9}  {row['place']}"
+    if not row["expected"]:
+        return line
+    if row["checksum"] == "ok":
+        return f"{line}  (checksums fit)"
+    return f"{line}\n{'':<10} {row['checksum']}"
 
 
 def train(options: argparse.Namespace) -> int:

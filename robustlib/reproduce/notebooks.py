@@ -204,8 +204,9 @@ def read(path: Path) -> Any | None:
         raise BookError(f"{path} is not a readable notebook ({error}); remove it.") from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, argument: str = "") -> None:
     """Refuse before any work, with a `BookError`, when no file can be written at ``path``."""
+    name = f"{argument}={str(path)!r}" if argument else repr(str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{os.getpid()}")
@@ -213,10 +214,10 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise BookError(
-            f"{str(path)!r} cannot be written ({error.strerror}); give a place where you may write."
+            f"{name} cannot be written ({error.strerror}); give a place where you may write."
         ) from None
     if path.is_dir():
-        raise BookError(f"{str(path)!r} is a folder; give the name of a file.")
+        raise BookError(f"{name} is a folder; give the name of a file.")
 
 
 def write(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from robustlib.reproduce.comparison import Comparison
 from robustlib.reproduce.notebooks import (
     BookError,
     Chapter,
+    check_writable,
     load_source,
     read,
     same_code,
@@ -88,6 +89,7 @@ def stage(root: Path, comparison: Comparison) -> Path:
             f"{'them' if len(missing) > 1 else 'it'}; make it: {remedy(*missing)}"
         )
     source = root / "_build" / "source"
+    check_writable(source / "_config.yml")
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     shutil.copy2(root / "_config.yml", source)
@@ -156,6 +158,12 @@ def serve(root: Path, port: int) -> None:
     if not site_index(root).exists():
         raise BookError("there is no built book yet; make it: robustlib book")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=os.fspath(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise BookError(
+            f"port={port} cannot be used ({error.strerror}); choose another with --port."
+        ) from None
+    with server:
         print(f"The book is at http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends this)")
         server.serve_forever()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustlib.rounding import UNIT, rounding
+from robustlib.rounding import UNIT, rounding, underflow
 from robustlib.solvers.program import Program
 
 
@@ -34,7 +34,7 @@ def safe_lower_bound(
 
     Returns
     -------
-    bound : float, −inf where a multiplier pulls at an infinite side.
+    bound : float, −inf where a multiplier pulls at an infinite side or the arithmetic overflows.
     """
     lower = program.lower if lower is None else lower
     upper = program.upper if upper is None else upper
@@ -46,16 +46,19 @@ def safe_lower_bound(
     rows = y * side
     reduced = cost - program.matrix.T @ y
     magnitude = np.abs(cost) + abs(program.matrix).T @ np.abs(y)
-    gap = rounding(program.matrix.shape[0]) * magnitude
+    m = program.matrix.shape[0]
+    gap = rounding(m) * magnitude + underflow(m + 1)
     with np.errstate(invalid="ignore"):
         columns = np.minimum(
             np.minimum((reduced - gap) * lower, (reduced - gap) * upper),
             np.minimum((reduced + gap) * lower, (reduced + gap) * upper),
         )
-    # a column that takes no part may be unbounded
-    columns = np.where((reduced == 0) & (gap == 0), 0.0, columns)
+    if not np.isfinite(columns).all():  # a column that takes no part may be unbounded
+        part = (cost != 0) | (abs(program.matrix).T @ (y != 0) > 0)
+        columns = np.where(part, columns, 0.0)
     if not np.isfinite(columns).all():
         return -np.inf
     terms = len(rows) + len(columns)
     error = (rounding(terms) + 4 * UNIT) * (np.abs(rows).sum() + np.abs(columns).sum())
-    return float(rows.sum() + columns.sum() - error)
+    bound = float(rows.sum() + columns.sum() - error - underflow(terms))
+    return bound if np.isfinite(bound) else -np.inf

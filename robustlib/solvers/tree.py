@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustlib.solvers.engines import SolverError
 from robustlib.solvers.highs import HighsModel
 from robustlib.solvers.program import Program, Solution
 from robustlib.solvers.safe import safe_lower_bound
@@ -57,6 +58,11 @@ def prove_at_least(
     inspect : called with the point of every LP that was not closed; True stops the search (the
         caller found what it looked for).
 
+    Raises
+    ------
+    SolverError
+        If HiGHS refuses the program (coefficients beyond its range).
+
     Examples
     --------
     >>> from scipy import sparse
@@ -67,7 +73,10 @@ def prove_at_least(
     """
     start = time.perf_counter()
     relaxation = program.relaxed()
-    model = HighsModel(relaxation)
+    try:
+        model = HighsModel(relaxation)
+    except RuntimeError as error:
+        raise SolverError(f"the proof's linear program failed: {error}") from error
     binaries = np.flatnonzero(program.integer)
     current: dict[int, int] = {}
     order = itertools.count()
@@ -95,11 +104,12 @@ def prove_at_least(
         if bound >= threshold:
             closed = min(closed, bound)
             continue
+        others = open_nodes[0][0] if open_nodes else math.inf  # not looked at yet
         if solution.x is not None and inspect is not None and inspect(solution.x):
-            return Certificate(min(bound, closed), nodes, False, True)
+            return Certificate(min(bound, closed, others), nodes, False, True)
         column = _branch(binaries, fixed, solution.x)
         if column is None:  # nothing left to fix, and still below: the threshold does not hold
-            return Certificate(min(bound, closed), nodes, False, False)
+            return Certificate(min(bound, closed, others), nodes, False, False)
         for value in (0, 1):
             heapq.heappush(open_nodes, (bound, next(order), {**fixed, column: value}))
     return Certificate(closed, nodes, True, False)

@@ -44,9 +44,10 @@ def verify(
     """For every input: an adversarial example, or a proof that there is none (Tjeng et al., eq. 2).
 
     The question is whether some x' with ‖x' − x‖ ≤ eps inside ``bounds`` has a logit above that of
-    the label y. The stages are: the clean input; CROWN bounds of the margins; targeted PGD; linear
-    relaxations; mixed-integer programs. "robust" rests on a bound that is safe under rounding,
-    "adversarial" on a witness re-checked without tolerance; everything else is "undecided".
+    the label y. The stages are: the clean input; CROWN bounds of the margins; targeted PGD; β-CROWN
+    branch and bound (linear relaxations if there is max-pooling); mixed-integer programs. "robust"
+    rests on a bound that is safe under rounding, "adversarial" on a witness re-checked without
+    tolerance; everything else is "undecided".
 
     Parameters
     ----------
@@ -124,10 +125,10 @@ def _decide(
     seconds: dict[int, float] = {}
     for i, question in questions.items():
         start = time.perf_counter()
-        margin = question.clean_margin()
-        if margin <= 0:
+        clean = question.check(question.center)
+        if clean is not None:
             spent = time.perf_counter() - start
-            yield i, Verdict("misclassified", "clean", margin, margin, None, spent)
+            yield i, Verdict("misclassified", "clean", -np.inf, clean.margin, None, spent)
             continue
         lower = question.crown_margins()
         seconds[i] = time.perf_counter() - start

@@ -16,10 +16,14 @@ from robustlib.network import from_torch, margin_rows
 from robustlib.solvers import SOLVERS, Program, prove_at_least, solve
 from robustlib.verification.attack import attack
 from robustlib.verification.question import Question
+from robustlib.verification.search import exact_search
 from robustlib.verification.witness import Witness
 
 NORMS = ("inf", "1")
-GAP = 1e-6  # how far below the engine's optimum the proof stays
+# The proof: in a ball with few open units a tree of the nearest-point program, which comes close to
+# the engine's optimum; else branch and bound of the margins in balls that come closer and closer.
+TREE_UNITS, TREE_GAP = 50, 1e-6
+GAPS = (1e-3, 1e-4, 1e-5)
 # The optimum is a tie of two logits. A witness must win: by the smallest of these that the
 # strict check accepts.
 LEADS = (1e-6, 1e-5, 1e-4, 1e-3)
@@ -40,8 +44,9 @@ class Distortion:
         time sufficed it is within about 1e-5 of ``distance`` (a witness must win, not tie).
     witness : the adversarial example, of x's shape and dtype, or None.
     label : its label, or None.
-    finished : whether ``lower`` was proved up to the engine's optimum.
-    nodes : nodes of the engine and of the proof tree together.
+    finished : whether ``lower`` was proved up to the engine's optimum: not if time was too short
+        or the bounds overflow.
+    nodes : nodes of the engine and, in the norm "1", of the proof tree.
     seconds : wall seconds.
     """
 
@@ -104,9 +109,9 @@ def min_distortion(
     y = y if isinstance(y, Tensor) else torch.tensor([y])
     label = int(checks.labels(y.reshape(-1), 1, network.classes)[0])
 
-    reach = high - low  # every l∞ ball of this radius covers the box
+    reach = float(np.nextafter(high - low, np.inf))  # every l∞ ball of this radius covers the box
     whole = Question(net, network, point, label, reach, (low, high))
-    if whole.clean_margin() <= 0:
+    if whole.check(whole.center) is not None:
         seconds = time.perf_counter() - start
         prediction = int(network.forward(whole.center[None])[0].argmax())
         return Distortion(0.0, 0.0, point.clone(), prediction, True, 0, seconds)
@@ -176,28 +181,54 @@ class _Search:
         """The proved lower bound of the distance, and whether it reached the optimum.
 
         The ball of the encoding grows from the radius that CROWN certifies: in a small ball few
-        units are open. The first ball in which the engine finds a point holds the nearest one.
+        units are open. A point that the engine finds in the ball is the nearest one if it is no
+        farther than the ball's radius: in the norm "1" it can be farther, and the ball grows to it.
         """
         widest = min(self.distance, self.whole.eps)
         reached = self.certified_radius(widest)
         radius = max(reached * GROWTH, widest / 32)
         while True:
+            widest = min(self.distance, self.whole.eps)
             question = self.question(min(radius, widest))
+            if not question.finite:
+                return reached, False
             programs = self.open_programs(question)
             optimum = self.optimum(programs)
-            if np.isfinite(optimum) or question.eps == widest or not self.left():
+            if optimum <= question.eps or question.eps == widest or not self.left():
                 break
-            radius *= GROWTH
-        goal = min(optimum, self.distance) - GAP
+            radius = max(radius * GROWTH, optimum if np.isfinite(optimum) else 0.0)
+        nearest = min(optimum, self.distance)
+        open_units = unstable_units(question.network, question.box, question.boxes)
+        if self.norm == "inf" and open_units > TREE_UNITS:
+            return self.proved_radius(nearest, reached)
         lower = question.eps if question.eps < self.whole.eps else np.inf
-        finished = True
         for program in programs:
-            proof = prove_at_least(program, goal, time_limit=self.left())
+            proof = prove_at_least(program, nearest - TREE_GAP, time_limit=self.left())
             self.nodes += proof.nodes
-            finished = finished and proof.finished
             lower = min(lower, proof.lower)
-        certified = reached if self.norm == "inf" else 0.0
-        return max(certified, lower), finished
+        lower = max(reached, lower)  # a ball of the norm "1" lies inside that of "inf"
+        return lower, lower >= nearest - TREE_GAP
+
+    def proved_radius(self, nearest: float, proved: float) -> tuple[float, bool]:
+        """Prove the label in balls that come closer and closer to ``nearest``."""
+        if np.isinf(nearest):
+            everywhere = self.is_robust(self.whole.eps)
+            return (np.inf if everywhere else proved), everywhere
+        for gap in GAPS:
+            if nearest - gap > proved:
+                if not self.is_robust(nearest - gap):
+                    return proved, False
+                proved = nearest - gap
+        return proved, True
+
+    def is_robust(self, eps: float) -> bool:
+        """Whether the exact stages prove the label in the ball of this radius."""
+        question = self.question(eps)
+        lower = question.crown_margins()
+        if lower.min() > 0:
+            return True
+        outcome = exact_search(question, lower, solver=self.solver, time_limit=self.left())
+        return bool(outcome.lower.min() > 0)
 
     def open_programs(self, question: Question) -> list[Program]:
         """The nearest-point program of every label that CROWN does not exclude from the ball."""

@@ -38,13 +38,13 @@ class Question:
         return network_bounds(self.network, self.box)
 
     @cached_property
+    def finite(self) -> bool:
+        """Whether no bound overflowed: an encoding needs them all."""
+        return all(np.isfinite([*box.lower, *box.upper]).all() for box in self.boxes)
+
+    @cached_property
     def targets(self) -> list[int]:
         return [j for j in range(self.network.classes) if j != self.label]
-
-    def clean_margin(self) -> float:
-        """The smallest logit[label] − logit[j] at x itself."""
-        logits = self.network.forward(self.center[None])[0]
-        return float((margin_rows(self.label, self.network.classes) @ logits).min())
 
     def crown_margins(self) -> np.ndarray:
         """Safe lower bounds of the margins over the ball, one for each of ``targets``."""

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 VERDICTS = ("robust", "adversarial", "misclassified", "undecided")
-STAGES = ("clean", "crown", "pgd", "lp", "mip")
+STAGES = ("clean", "crown", "pgd", "branch", "lp", "mip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +21,12 @@ class Verdict:
     ----------
     verdict : "robust": no point of the ball and the box gets another label (real arithmetic, the
         stored weights); "adversarial": ``witness`` is such a point; "misclassified": the input
-        itself has another label; "undecided": none of these could be shown.
+        itself has another label, as strictly as a witness; "undecided": none of these could be
+        shown. An input whose best logits tie is not misclassified.
     stage : the stage that decided, or the last one that tried: one of ``STAGES``.
     lower : a lower bound, safe under rounding, of the smallest margin logit[y] − logit[j] over the
-        ball, the box and all j ≠ y; above 0 for "robust".
+        ball, the box and all j ≠ y; above 0 for "robust", −∞ where none was computed
+        ("misclassified", or the bounds overflow).
     upper : the margin at the witness (below 0), or at the input if it is misclassified; else NaN.
     witness : the adversarial example, of the input's shape and dtype, or None.
     seconds : wall seconds spent on this input (its share of batched stages).

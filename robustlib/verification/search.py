@@ -1,4 +1,4 @@
-"""The exact stages for one input: linear relaxations, then mixed-integer programs with a proof."""
+"""The exact stages for one input: branch and bound, or relaxations, then mixed-integer programs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustlib.encoders.exact import ExactEncoding
-from robustlib.network import margin_rows
+from robustlib.network import MaxPool, margin_rows
 from robustlib.solvers import SolverError, prove_at_least, solve
+from robustlib.verification.branch import branch
 from robustlib.verification.question import Question
 from robustlib.verification.witness import Witness
 
@@ -17,6 +18,7 @@ from robustlib.verification.witness import Witness
 # and is left to the proof tree, which asks for a margin of at least PROVED.
 CUTOFF = 1e-5
 PROVED = 1e-9
+BRANCH_SHARE = 0.5  # of the time that is left, for branch and bound on one target
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,18 +36,22 @@ def exact_search(
 ) -> Outcome:
     """Decide the targets whose lower bound is not above 0 yet.
 
-    Each target is first tried with its linear relaxation. For those left, ``solver`` minimizes the
-    margin over the exact encoding: what it finds is re-checked as a witness, and what it does not
-    find is proved by a tree of relaxations (``solvers.prove_at_least``), because only such a bound
-    is safe under rounding.
+    Without max-pooling each target is first searched by β-CROWN branch and bound, for half of the
+    time; with max-pooling its linear relaxation is tried. For targets that are left, ``solver``
+    minimizes the margin over the exact encoding: what it finds is re-checked as a witness, and what
+    it does not find is proved by a tree of relaxations (``solvers.prove_at_least``), because only
+    such a bound is safe under rounding.
     """
     start = time.perf_counter()
     lower = lower.copy()
+    if not question.finite:
+        return Outcome(lower, None, "lp", "the bounds overflow")
+    pooled = any(isinstance(step, MaxPool) for step in question.network.steps)
     encoding = ExactEncoding(question.network, question.box, question.boxes)
     rows = margin_rows(question.label, question.network.classes)
     inputs = slice(0, question.network.input_size)
     found: list[Witness] = []
-    stage = "lp"
+    stage = "lp" if pooled else "branch"
 
     def inspect(point: np.ndarray) -> bool:
         witness = question.check(point[inputs])
@@ -53,11 +59,16 @@ def exact_search(
         return witness is not None
 
     def left() -> float:
-        return time_limit - (time.perf_counter() - start)
+        return max(0.0, time_limit - (time.perf_counter() - start))
 
     hardest = [int(i) for i in np.argsort(lower) if lower[i] <= 0]
     try:
-        for i in hardest:
+        for i in hardest if not pooled else []:
+            search = branch(question, rows[i], time_limit=BRANCH_SHARE * left())
+            lower[i] = max(lower[i], search.lower)
+            if search.witness is not None:
+                return Outcome(lower, search.witness, "branch")
+        for i in hardest if pooled else []:
             program = encoding.minimize_logits(rows[i])
             root = prove_at_least(program, PROVED, time_limit=left(), node_limit=1, inspect=inspect)
             lower[i] = max(lower[i], root.lower)

@@ -15,7 +15,7 @@ from robustlib.verification.question import Question
 from robustlib.verification.result import Verdict
 
 # Part of every key: raise it when a stage changes in a way that can change a verdict.
-METHOD = "crown-pgd-lp-mip 1"
+METHOD = "crown-pgd-branch-lp-mip 3"
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS verdicts (

@@ -54,7 +54,8 @@ def strict_witness(
         return None
     tensor = torch.from_numpy(point).reshape(like.shape)
     with torch.no_grad():
-        logits = module(tensor.to(like.device)[None])[0]
+        # a copy: a leading ReLU(inplace=True) would change the witness itself
+        logits = module(tensor.to(like.device)[None].clone())[0]
     if int(logits.argmax()) == label or not bool((logits > logits[label]).any()):
         return None
     margin = float((margin_rows(label, network.classes) @ network.forward(exact[None])[0]).min())

@@ -33,14 +33,6 @@ def contents() -> list[str]:
     ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs this folder: it builds the site once and starts one browser."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("book"))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for a ``page_name`` runs for every page."""
     if "page_name" in metafunc.fixturenames:

@@ -135,3 +135,42 @@ def test_rounding_is_taken_off():
     bound = interval_step(step, Box(np.ones(3), np.ones(3)))
     exact = sum(map(fractions.Fraction, (0.1, 0.2, -0.3)))
     assert fractions.Fraction(bound.lower[0]) <= exact <= fractions.Fraction(bound.upper[0])
+
+
+def test_what_underflows_is_taken_off():
+    """1e-18 − 2e-18 x, where the product of the last two weights is below the smallest number."""
+    weights = [[[1e153]], [[1e153]], [[2e-162]], [[0.0], [1e-162]]]
+    biases = [[0.0], [0.0], [0.0], [1e-18, 0.0]]
+    steps = [Affine(np.array(w), np.array(b)) for w, b in zip(weights, biases, strict=True)]
+    network = Network(tuple(steps), (1,))
+    box = Box(np.zeros(1), np.ones(1))
+    lower = rows_lower_bound(network, network_bounds(network, box), box, margin_rows(0, 2))
+    assert lower[0] <= -1e-18
+    product = interval_step(Affine(np.array([[1e-200, -1e-200]]), np.zeros(1)),
+                            Box(np.array([1e-200, 0.0]), np.array([1e-200, 0.0])))  # fmt: skip
+    assert product.upper[0] > 0  # the true value is 1e-400
+    nothing = interval_step(Affine(np.array([[0.0, 1.0]]), np.zeros(1)), Box(*2 * [np.zeros(2)]))
+    assert nothing.lower.tolist() == nothing.upper.tolist() == [0.0]
+
+
+def test_the_partial_sums_of_a_deep_network_are_taken_off():
+    """120 additions of ±1e16 and 1 in turn: the bound stays below the exact rational sum."""
+    biases = [1e16, 1.0, -1e16] * 40
+    steps = [Affine(np.eye(1), np.array([b])) for b in biases]
+    network = Network((*steps, Affine(np.array([[1.0], [0.0]]), np.zeros(2))), (1,))
+    box = Box(np.zeros(1), np.zeros(1))
+    lower = rows_lower_bound(network, network_bounds(network, box), box, margin_rows(0, 2))
+    assert fractions.Fraction(lower[0]) <= sum(map(fractions.Fraction, biases))
+
+
+def test_an_overflow_proves_nothing():
+    steps = (Affine(np.full((2, 1), 1e200), np.zeros(2)), ReLU(2),
+             Affine(np.array([[1e200, -1e200], [0.0, 0.0]]), np.array([1.0, 0.0])))  # fmt: skip
+    network = Network(steps, (1,))
+    box = Box(np.zeros(1), np.ones(1))
+    with np.errstate(all="ignore"):
+        boxes = network_bounds(network, box)
+        lower = rows_lower_bound(network, boxes, box, margin_rows(0, 2))
+    assert boxes[-1].lower[0] == -np.inf
+    assert boxes[-1].upper[0] == np.inf
+    assert lower.tolist() == [-np.inf]

@@ -62,8 +62,9 @@ def cpu_of_children() -> float:
     [
         (),
         ("verfy",),
-        ("check", "--profile", "quik"),
         ("reproduce", "--jobs", "0"),
+        ("serve", "--port", "65536"),
+        ("serve", "--port", "-1"),
         ("verify", "--network", "toy"),
         (*DIGITS, "--indices", "5:2"),
         (*DIGITS, "--indices", "a"),
@@ -78,8 +79,12 @@ def test_bad_usage_is_2_with_the_usage(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--network", "digits_mpl"), "digits_mlp"),
-        (("--dataset", "digit"), "digits"),
+        (
+            ("--network", "digits_mpl"),
+            "network='digits_mpl' is not known. Did you mean 'digits",
+        ),
+        (("--dataset", "digit"), "dataset='digit' is not known. Did you mean 'digits'"),
+        (("--dataset", "shapes"), "shape (3, 16, 16), but network='digits_mlp' reads (1, 8, 8)"),
         (("--norm", "infty"), "inf"),
         (("--solver", "hihgs"), "highs"),
         (("--split", "tset"), "test"),
@@ -100,6 +105,12 @@ def test_bad_input_is_2_with_one_line_that_names_the_remedy(
     assert message in lines[0]
 
 
+@pytest.mark.parametrize("command", ["reproduce", "check", "book"])
+def test_an_unknown_profile_is_2_with_the_nearest(command, capsys):
+    assert exit_code(command, "--profile", "quik") == 2
+    assert "profile='quik' is not known. Did you mean 'quick'" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert exit_code(*DIGITS, "--eps", "-1", "--debug") == 2
@@ -112,7 +123,9 @@ def test_an_unwritable_output_is_refused_before_any_work(place, tmp_path, monkey
     (tmp_path / "folder").mkdir()
     monkeypatch.setitem(sys.modules, "robustlib.zoo", None)  # an import of it would fail
     assert exit_code(*DIGITS, "--out", str(tmp_path / place)) == 2
-    assert str(tmp_path / place) in capsys.readouterr().err
+    assert f"out='{tmp_path / place}' " in capsys.readouterr().err
+    assert exit_code(*DIGITS, "--store", str(tmp_path / place)) == 2
+    assert f"store='{tmp_path / place}' " in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
@@ -164,11 +177,24 @@ def test_data_status_says_what_is_missing_and_what_is_damaged(tmp_path, monkeypa
     text = capsys.readouterr().out
     assert "digits     there" in text
     assert "mnist      missing" in text
+    assert "`robustlib data download mnist` fetches them" in text
+    assert "t10k-labels-idx1-ubyte is missing" not in text, "one line is enough for a whole set"
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(b"short")
     assert exit_code("data", "status", "--json") == 1
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert "truncated" in rows["mnist"]["checksum"]
+    assert exit_code("data", "status") == 1
+    assert "truncated" in capsys.readouterr().out
+
+
+def test_data_status_of_one_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTLIB_DATA", str(tmp_path))
+    assert exit_code("data", "status", "mnist", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["name"] == "mnist"
+    assert exit_code("data", "status", "mnits") == 2
+    assert "Did you mean 'mnist'" in capsys.readouterr().err
 
 
 def test_missing_data_is_1_with_the_command_that_helps(tmp_path, monkeypatch, capsys):

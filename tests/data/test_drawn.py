@@ -14,7 +14,7 @@ PATTERNS = torch.stack([drawn.pattern_of(label) for label in range(4)])
 
 
 def scores(x: torch.Tensor) -> torch.Tensor:
-    """⟨x, p⟩ / 768 for each of the four patterns, in grey levels."""
+    """⟨x, p⟩ / 768 for each of the four patterns, in gray levels."""
     return torch.einsum("nchw,khw->nk", x.double() * 255, PATTERNS.double()) / 768
 
 

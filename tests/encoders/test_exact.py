@@ -5,7 +5,7 @@ import pytest
 
 from robustlib.bounds import Box, network_bounds, outer_ball
 from robustlib.encoders.exact import ExactEncoding
-from robustlib.network import Affine, Network, ReLU, from_torch, margin_rows
+from robustlib.network import Affine, MaxPool, Network, ReLU, from_torch, margin_rows
 from robustlib.solvers import SOLVERS, prove_at_least, solve
 from tests.brute_force import random_network, smallest_distortion, smallest_margins
 
@@ -78,3 +78,16 @@ def test_each_unit_is_encoded_by_its_sign():
     assert y_at_most_z.tolist() == [0, 0, -1, 1, 1, 0]
     assert program.row_upper[2] == 1.0
     assert solve(program).objective == pytest.approx(1.0)  # z = (−3, 1, −1): 0 + 1 + 0
+
+
+def test_weights_of_windows_with_one_winner_are_not_summed():
+    """Three windows share their maximum x; 1e14 x + 0.005 x − 1e14 x must stay 0.005 x."""
+    pool = MaxPool(np.array([[0, 1], [1, 2], [1, 3]]))
+    last = Affine(np.array([[0.0, 0.0, 0.0], [1e14, 0.005, -1e14]]), np.array([0.0025, 0.0]))
+    network = Network((pool, last), (4,))
+    box = Box(np.array([0.0, 0.3, 0.0, 0.0]), np.array([0.2, 0.7, 0.2, 0.2]))
+    program = ExactEncoding(network, box, network_bounds(network, box)).minimize_logits(
+        np.array([1.0, -1.0])
+    )
+    assert set(np.abs(program.matrix.data)) == {1.0, 0.005, 1e14}
+    assert prove_at_least(program, 1e-9).lower <= 0.0025 - 0.005 * 0.7

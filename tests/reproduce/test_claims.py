@@ -13,7 +13,7 @@ from robustlib.reproduce.notebooks import BookError
     ("old", "new", "message"),
     [
         ("id: product", "id: total", "'total' is there twice"),
-        ('  quantity: "a sum"', '  quantity: "a sum"\n  colour: red', "'total'.*colour"),
+        ('  quantity: "a sum"', '  quantity: "a sum"\n  color: red', "'total'.*color"),
         ("  key: product.value\n", "", "'product'.*key is missing"),
         ("status: quoted", "status: sure", "'total'.*unknown status 'sure'"),
         ("kind: true", "kind: roughly", "'positive'.*unknown relation kind 'roughly'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import socket
 import threading
 import urllib.request
 from pathlib import Path
@@ -175,6 +176,25 @@ def test_the_book_is_served_on_localhost_only(book, monkeypatch):
     servers[0].shutdown()
     thread.join()
     assert host == "127.0.0.1"
+
+
+def test_a_book_that_cannot_be_written_is_refused_with_the_place(book):
+    shutil.move(book / "_build", book / "away")
+    (book / "_build").touch()
+    with pytest.raises(BookError, match=r"_build.*cannot be written"):
+        staged(book)
+
+
+def test_a_port_in_use_is_named(book):
+    index = site.site_index(book)
+    index.parent.mkdir(parents=True)
+    index.touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BookError, match=rf"port={port} cannot be used \(Address.*--port"):
+            site.serve(book, port)
 
 
 def test_serving_before_building_says_what_to_do(finished):

@@ -160,3 +160,37 @@ def test_an_engine_that_fails_at_a_node_makes_the_tree_slower_and_not_wrong(monk
     monkeypatch.setattr(HighsModel, "solve", moody)
     proof = prove_at_least(program, best - 1e-6, node_limit=200)
     assert proof.lower <= best + 1e-6
+
+
+def test_an_open_leaf_does_not_speak_for_the_nodes_that_were_not_looked_at():
+    """min 1e-3 a − 3 b is −3, below every threshold here, wherever the search ends."""
+    one, zero = np.ones(2), np.zeros(2)
+    program = Program(
+        np.array([1e-3, -3.0]), sparse.csr_array(np.ones((1, 2))), zero[:1], 2 * one[:1], zero, one,
+        one > 0,
+    )  # fmt: skip
+    assert prove_at_least(program, 0.5).lower <= -3.0
+    seen = []
+    stop = prove_at_least(program, 0.5, inspect=lambda x: seen.append(x) or len(seen) == 3)
+    assert stop.stopped
+    assert stop.lower <= -3.0
+
+
+def test_a_bound_that_overflows_or_underflows_is_safe():
+    """x = 1e-400 · y at most, by a row and a multiplier whose product underflows."""
+    program = Program(
+        np.zeros(1), sparse.csr_array(np.array([[1e-200]])), np.zeros(1), np.ones(1),
+        np.zeros(1), np.array([1e300]), np.zeros(1, dtype=bool),
+    )  # fmt: skip
+    assert safe_lower_bound(program, np.array([1e-200])) <= -1e-100
+    assert safe_lower_bound(random_program(0, integers=False), np.full(9, 1e308)[:1]) == -np.inf
+
+
+def test_coefficients_that_the_engine_refuses_are_an_error_of_the_solver():
+    program = infeasible_program()
+    huge = Program(
+        program.objective, program.matrix * 1e30, program.row_lower, program.row_upper,
+        program.lower, program.upper, program.integer,
+    )  # fmt: skip
+    with pytest.raises(SolverError, match="refused"):
+        prove_at_least(huge, 0.0)

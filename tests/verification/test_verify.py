@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 import robustlib as rl
+from robustlib.bounds import inner_ball
 from robustlib.network import from_torch
 from robustlib.solvers import SolverError
 from robustlib.verification import attack, search
+from robustlib.verification.witness import strict_witness
 from tests.brute_force import random_network, smallest_distortion, smallest_margins
 
 
@@ -268,3 +270,66 @@ def test_minimum_distortion_and_verify_agree_on_a_trained_network(index):
     check_witness(net, x[0], y[0], found.distance, found.witness)
     assert rl.verify(net, x, y, eps=found.lower - 1e-6).verdict == ["robust"]
     assert rl.verify(net, x, y, eps=found.distance + 1e-6).verdict == ["adversarial"]
+
+
+def test_a_first_layer_that_works_in_place_does_not_change_the_witness():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2)).eval()
+    net[1].weight.data, net[1].bias.data = torch.eye(2), torch.zeros(2)
+    x = torch.tensor([0.5, -0.9])
+    found = rl.min_distortion(net, torch.tensor([0.1, 0.0]), 0, bounds=(-1.0, 1.0))
+    assert found.distance == pytest.approx(0.05, abs=1e-4)
+    point = torch.tensor([0.3, -0.5], dtype=torch.float64).numpy()
+    net[1].weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    net[1].bias.data = torch.tensor([0.0, 0.4])
+    network = from_torch(net, (2,))
+    ball = inner_ball(x.double().numpy(), 0.5, (-1.0, 1.0))
+    witness = strict_witness(net, network, point, ball, 0, x)
+    assert witness.point.tolist() == pytest.approx([0.3, -0.5])
+
+
+def test_the_nearest_point_in_the_sum_of_changes_is_far_in_one_coordinate():
+    """Label 2 needs x₀ ≥ 0.3, label 1 a sum of 2 over 20: the small balls hold only label 1."""
+    net = nn.Sequential(nn.Linear(20, 3)).eval()
+    net[0].weight.data = torch.zeros(3, 20)
+    net[0].weight.data[1], net[0].weight.data[2, 0] = 1.0, 2.0
+    net[0].bias.data = torch.tensor([0.0, -2.0, -0.6])
+    found = rl.min_distortion(net, torch.zeros(20), 0, norm="1")
+    assert found.finished
+    assert found.label == 2
+    assert 0.3 - 1e-5 < found.lower <= found.distance < 0.3 + 1e-4
+
+
+def test_overflow_is_undecided_and_proves_no_distance():
+    """relu(1e200 (x − 1)) · 1e200 is infinite for floating point and decides the label."""
+    net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double().eval()
+    for layer, (weight, bias) in zip(
+        (net[0], net[2]), (([[1e200]], [-1e200]), ([[-1e200], [0.0]], [1.0, 0.0])), strict=True
+    ):
+        layer.weight.data = torch.tensor(weight, dtype=torch.float64)
+        layer.bias.data = torch.tensor(bias, dtype=torch.float64)
+    x = torch.tensor([[0.5]], dtype=torch.float64)
+    with np.errstate(all="ignore"):
+        result = rl.verify(net, x, torch.tensor([0]), eps=1.0, bounds=(-2.0, 2.0)).results[0]
+        found = rl.min_distortion(net, x[0], 0, bounds=(-2.0, 2.0))
+    assert result.verdict != "robust"
+    assert result.lower == -np.inf
+    assert found.lower <= 0.5 + 1e-9
+    assert not found.finished
+
+
+def test_a_tie_at_the_input_is_not_misclassified():
+    """Two equal logits: no margin above 0, and no label that wins."""
+    net = line(0.0, 0.0)
+    result = rl.verify(net, torch.tensor([[0.5]]), torch.tensor([0]), eps=0.1).results[0]
+    assert result.verdict == "undecided"
+    found = rl.min_distortion(net, torch.tensor([0.5]), 0)
+    assert found.witness is None
+    assert found.lower <= 0
+    tie = rl.min_distortion(line(1.0, -0.5), torch.tensor([0.5]), 0)
+    assert 0 <= tie.lower <= tie.distance < 1e-4
+
+
+def test_the_lower_bound_of_a_misclassified_input_is_not_its_own_margin():
+    result = rl.verify(line(1.0, -0.5), torch.tensor([[0.25]]), torch.tensor([0]), eps=0.1)
+    assert result.verdict == ["misclassified"]
+    assert result.lower[0] <= -0.35 < result.upper[0] == pytest.approx(-0.25)
