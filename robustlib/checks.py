@@ -121,6 +121,18 @@ def images(
     return x
 
 
+def same_dtype(x: Tensor, model: nn.Module, argument: str = "x") -> Tensor:
+    """Inputs of the dtype that the module's parameters have."""
+    dtypes = {p.dtype for p in model.parameters()}
+    if dtypes and dtypes != {x.dtype}:
+        names = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(
+            f"{argument} has dtype {x.dtype}, the network has {names}; convert one of them "
+            f"(such as {argument}.float() or net.double())."
+        )
+    return x
+
+
 def labels(y: Any, n: int, classes: int, argument: str = "y") -> Tensor:
     """``n`` integer labels in 0 … classes−1, as an int64 tensor of shape (n,)."""
     if not isinstance(y, Tensor):

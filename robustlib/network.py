@@ -138,7 +138,7 @@ def from_torch(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     >>> [type(step).__name__ for step in net.steps]
     ['Affine', 'ReLU', 'Affine']
     """
-    checks.eval_mode(module)
+    checks.eval_mode(module, "net")
     shape = tuple(int(n) for n in input_shape)
     steps: list[Step] = []
     for name, layer in _layers(module, ""):

@@ -120,7 +120,7 @@ class _Search:
         self.rows = [_tensors(layer.rows) for layer in self.layers]
         self.sizes = [len(layer.index) for layer in self.layers]
         self.lower, self.upper = (
-            torch.from_numpy(np.concatenate([getattr(layer, side) for layer in self.layers]))
+            torch.from_numpy(np.hstack([*(getattr(s, side) for s in self.layers), np.zeros(0)]))
             for side in ("lower", "upper")
         )
         self.above = self.upper / (self.upper - self.lower)

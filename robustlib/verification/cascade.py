@@ -18,7 +18,7 @@ from robustlib.network import from_torch
 from robustlib.solvers import SOLVERS
 from robustlib.verification.attack import attack
 from robustlib.verification.question import Question
-from robustlib.verification.result import Verdict, Verification
+from robustlib.verification.result import OVERFLOW, TIME_LIMIT, Verdict, Verification
 from robustlib.verification.search import exact_search
 from robustlib.verification.store import Store, network_hash, question_key
 from robustlib.verification.witness import Witness
@@ -80,14 +80,13 @@ def verify(
     checks.choice("solver", solver, SOLVERS)
     eps = checks.eps(eps)
     time_limit = checks.number("time_limit", time_limit, low=0.0)
-    low, high = (checks.number("bounds", b) for b in bounds)
-    if not low < high:
-        raise ValueError(f"bounds={bounds!r} are the wrong way round; give (low, high).")
+    seed = checks.count("seed", seed, low=0)
+    bounds = checks.box(bounds)
     checks.eval_mode(net, "net")
-    checks.images(x, bounds=(low, high))
+    checks.same_dtype(checks.images(x, bounds=bounds), net)
     network = from_torch(net, tuple(x.shape[1:]))
     y = checks.labels(y, len(x), network.classes)
-    questions = [Question(net, network, x[i], int(y[i]), eps, (low, high)) for i in range(len(x))]
+    questions = [Question(net, network, x[i], int(y[i]), eps, bounds) for i in range(len(x))]
     name = network_hash(network) if store is not None else ""
     keys = [question_key(q, name, norm, solver, seed) for q in questions] if name else []
 
@@ -113,7 +112,7 @@ def verify(
                     saved.put(keys[i], verdict, time_limit)
                 report(i, verdict)
             for i in group:  # let go of the bounds
-                questions[i] = Question(net, network, x[i], int(y[i]), eps, (low, high))
+                questions[i] = Question(net, network, x[i], int(y[i]), eps, bounds)
     return Verification(tuple(r for r in results if r is not None))
 
 
@@ -132,7 +131,9 @@ def _decide(
             continue
         lower = question.crown_margins()
         seconds[i] = time.perf_counter() - start
-        if lower.min() > 0:
+        if not question.finite:
+            yield i, Verdict("undecided", "crown", -np.inf, np.nan, None, seconds[i], OVERFLOW)
+        elif lower.min() > 0:
             yield i, Verdict("robust", "crown", float(lower.min()), np.nan, None, seconds[i])
         else:
             open_lower[i] = lower
@@ -152,7 +153,7 @@ def _decide(
             continue
         if time_limit == 0:
             low = float(lower.min())
-            yield i, Verdict("undecided", "pgd", low, np.nan, None, seconds[i], "time limit")
+            yield i, Verdict("undecided", "pgd", low, np.nan, None, seconds[i], TIME_LIMIT)
             continue
         start = time.perf_counter()
         outcome = exact_search(questions[i], lower, solver=solver, time_limit=time_limit)

@@ -102,15 +102,17 @@ def min_distortion(
     checks.choice("norm", norm, NORMS)
     checks.choice("solver", solver, SOLVERS)
     time_limit = checks.number("time_limit", time_limit, low=0.0)
-    low, high = (checks.number("bounds", b) for b in bounds)
+    seed = checks.count("seed", seed, low=0)
+    low, high = bounds = checks.box(bounds)
     checks.eval_mode(net, "net")
-    point = checks.images(x[None] if isinstance(x, Tensor) else x, bounds=(low, high))[0]
+    point = checks.images(x[None] if isinstance(x, Tensor) else x, bounds=bounds)[0]
+    checks.same_dtype(point, net)
     network = from_torch(net, tuple(point.shape))
-    y = y if isinstance(y, Tensor) else torch.tensor([y])
-    label = int(checks.labels(y.reshape(-1), 1, network.classes)[0])
+    y = y.reshape(-1) if isinstance(y, Tensor) else torch.tensor([checks.count("y", y, low=0)])
+    label = int(checks.labels(y, 1, network.classes)[0])
 
     reach = float(np.nextafter(high - low, np.inf))  # every l∞ ball of this radius covers the box
-    whole = Question(net, network, point, label, reach, (low, high))
+    whole = Question(net, network, point, label, reach, bounds)
     if whole.check(whole.center) is not None:
         seconds = time.perf_counter() - start
         prediction = int(network.forward(whole.center[None])[0].argmax())
@@ -129,7 +131,7 @@ def min_distortion(
         lower=min(lower, search.distance),
         witness=None if witness is None else witness.point,
         label=label_found,
-        finished=finished,
+        finished=finished and (witness is not None or lower == np.inf),
         nodes=search.nodes,
         seconds=time.perf_counter() - start,
     )

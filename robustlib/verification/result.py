@@ -10,6 +10,12 @@ import pandas as pd
 from torch import Tensor
 
 VERDICTS = ("robust", "adversarial", "misclassified", "undecided")
+# Why an input stays undecided however often the same call is made (an engine's error is none):
+TIME_LIMIT, NEAR_TIE, OVERFLOW = (
+    "time limit",
+    "margin within rounding of 0",
+    "the bounds overflow",
+)
 STAGES = ("clean", "crown", "pgd", "branch", "lp", "mip")
 
 

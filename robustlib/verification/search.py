@@ -12,6 +12,7 @@ from robustlib.network import MaxPool, margin_rows
 from robustlib.solvers import SolverError, prove_at_least, solve
 from robustlib.verification.branch import branch
 from robustlib.verification.question import Question
+from robustlib.verification.result import NEAR_TIE, OVERFLOW, TIME_LIMIT
 from robustlib.verification.witness import Witness
 
 # An engine looks for margins below −CUTOFF: what lies between −CUTOFF and 0 is its own tolerance
@@ -45,7 +46,7 @@ def exact_search(
     start = time.perf_counter()
     lower = lower.copy()
     if not question.finite:
-        return Outcome(lower, None, "lp", "the bounds overflow")
+        return Outcome(lower, None, "lp", OVERFLOW)
     pooled = any(isinstance(step, MaxPool) for step in question.network.steps)
     encoding = ExactEncoding(question.network, question.box, question.boxes)
     rows = margin_rows(question.label, question.network.classes)
@@ -78,7 +79,7 @@ def exact_search(
             stage = "mip"
             program = encoding.minimize_logits(rows[i])
             if left() <= 0:
-                return Outcome(lower, None, "mip", "time limit")
+                return Outcome(lower, None, "mip", TIME_LIMIT)
             answer = solve(program, solver=solver, time_limit=left(), cutoff=-CUTOFF, first=True)
             if answer.x is not None and inspect(answer.x):
                 return Outcome(lower, found[0], "mip")
@@ -87,7 +88,7 @@ def exact_search(
             if found:
                 return Outcome(lower, found[0], "mip")
             if not proof.finished:
-                note = "time limit" if left() <= 0 else "margin within rounding of 0"
+                note = TIME_LIMIT if left() <= 0 else NEAR_TIE
                 return Outcome(lower, None, "mip", note)
     except SolverError as error:
         return Outcome(lower, None, "mip", str(error))

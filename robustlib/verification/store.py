@@ -12,11 +12,12 @@ import torch
 
 from robustlib.network import Affine, MaxPool, Network
 from robustlib.verification.question import Question
-from robustlib.verification.result import Verdict
+from robustlib.verification.result import NEAR_TIE, OVERFLOW, TIME_LIMIT, Verdict
 
 # Part of every key: raise it when a stage changes in a way that can change a verdict.
 METHOD = "crown-pgd-branch-lp-mip 3"
 
+LASTING = (TIME_LIMIT, NEAR_TIE, OVERFLOW)
 _TABLE = """
 CREATE TABLE IF NOT EXISTS verdicts (
     key TEXT PRIMARY KEY, verdict TEXT NOT NULL, stage TEXT NOT NULL, lower REAL, upper REAL,
@@ -82,13 +83,18 @@ class Store:
         self._connection.close()
 
     def get(self, key: str, question: Question, time_limit: float) -> Verdict | None:
-        """The stored verdict; an undecided one counts only if it had at least ``time_limit``."""
+        """The stored verdict, or None.
+
+        An undecided one counts only if it had at least ``time_limit`` and no engine failed.
+        """
         row = self._connection.execute(
             "SELECT verdict, stage, lower, upper, witness, seconds, note, time_limit "
             "FROM verdicts WHERE key = ?",
             (key,),
         ).fetchone()
-        if row is None or (row[0] == "undecided" and row[7] < time_limit):
+        if row is None:
+            return None
+        if row[0] == "undecided" and (row[7] < time_limit or row[6] not in LASTING):
             return None
         blob = row[4]
         witness = None
@@ -101,18 +107,24 @@ class Store:
 
     def put(self, key: str, verdict: Verdict, time_limit: float) -> None:
         witness = None if verdict.witness is None else verdict.witness.numpy().tobytes()
-        with self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    verdict.verdict,
-                    verdict.stage,
-                    verdict.lower,
-                    verdict.upper,
-                    witness,
-                    verdict.seconds,
-                    verdict.note,
-                    time_limit,
-                ),
-            )
+        try:
+            with self._connection:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        key,
+                        verdict.verdict,
+                        verdict.stage,
+                        verdict.lower,
+                        verdict.upper,
+                        witness,
+                        verdict.seconds,
+                        verdict.note,
+                        time_limit,
+                    ),
+                )
+        except sqlite3.Error as error:
+            raise OSError(
+                f"store={str(self.path)!r} could not be written ({error}); make room and call "
+                "again: the verdicts before this one are kept"
+            ) from error

@@ -47,7 +47,7 @@ def test_bounds_contain_every_sampled_activation(seed, eps):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_crown_is_below_the_true_minimum_and_not_far(seed):
+def test_crown_is_below_the_true_minimum(seed):
     module, shape = random_network(seed)
     network = from_torch(module, shape)
     rng = np.random.default_rng(seed)
@@ -56,9 +56,6 @@ def test_crown_is_below_the_true_minimum_and_not_far(seed):
     rows = margin_rows(0, network.classes)
     crown = rows_lower_bound(network, boxes, box, rows)
     assert (crown <= smallest_margins(network, 0, box.lower, box.upper) + 1e-9).all()
-    logits = boxes[-1]  # interval arithmetic on the last layer
-    apart = [logits.lower[0] - logits.upper[j] for j in range(1, network.classes)]
-    assert (crown >= np.array(apart) - 1e-9).all()
 
 
 def dense_crown(weights, biases, boxes, rows, box):

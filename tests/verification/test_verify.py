@@ -137,6 +137,7 @@ def test_exact_stages_are_left_out_by_a_time_limit_of_zero_and_by_a_failing_solv
         raise SolverError("no licence")
 
     monkeypatch.setattr(search, "prove_at_least", fail)
+    monkeypatch.setattr(search, "branch", fail)
     result = rl.verify(module, x, y, eps=eps).results[0]
     assert (result.verdict, result.note) == ("undecided", "no licence")
 
@@ -237,8 +238,11 @@ BAD = {
     "norm": ({"norm": "linf"}, ValueError, "norm='linf'.*Did you mean 'inf'"),
     "solver": ({"solver": "gurobi"}, ValueError, "solver='gurobi'.*highs, scip, cvxpy"),
     "time limit": ({"time_limit": -1.0}, ValueError, "time_limit=-1.0"),
-    "bounds": ({"bounds": (1.0, 0.0)}, ValueError, "wrong way round"),
+    "bounds": ({"bounds": (1.0, 0.0)}, ValueError, "low < high"),
     "training mode": ({"net": nn.Sequential(nn.Linear(1, 2))}, ValueError, "net is in training"),
+    "bounds' number": ({"bounds": (0.0,)}, TypeError, "not a pair of numbers"),
+    "seed": ({"seed": "a"}, TypeError, "seed='a' is not a whole number"),
+    "dtype": ({"x": torch.tensor([[0.75]]).double()}, TypeError, "the network has torch.float32"),
     "store": ({"store": "/nowhere/else/v.sqlite"}, ValueError, "store='/nowhere"),
 }
 
@@ -333,3 +337,32 @@ def test_the_lower_bound_of_a_misclassified_input_is_not_its_own_margin():
     result = rl.verify(line(1.0, -0.5), torch.tensor([[0.25]]), torch.tensor([0]), eps=0.1)
     assert result.verdict == ["misclassified"]
     assert result.lower[0] <= -0.35 < result.upper[0] == pytest.approx(-0.25)
+
+
+def test_bad_input_of_the_minimum_distortion_is_named():
+    for change, kind, message in [
+        ({"x": X}, ValueError, r"its input has shape \(1, 1\)"),
+        ({"x": X[0].double()}, TypeError, "the network has torch.float32"),
+        ({"y": None}, TypeError, "y=None"),
+        ({"y": 2}, ValueError, r"allowed is \[0, 1\]"),
+        ({"norm": "2"}, ValueError, "norm='2'.*inf, 1"),
+        ({"bounds": (1.0, 0.0)}, ValueError, "low < high"),
+        ({"time_limit": -1}, ValueError, "time_limit=-1"),
+    ]:
+        arguments = {"x": X[0], "y": 0, **change}
+        with pytest.raises(kind, match=message):
+            rl.min_distortion(line(), arguments.pop("x"), arguments.pop("y"), **arguments)
+
+
+def test_an_error_of_the_engine_is_not_remembered(tmp_path, monkeypatch):
+    module, x, y, eps = hard()
+    store = tmp_path / "verdicts.sqlite"
+
+    def fail(*args, **kwargs):
+        raise SolverError("no licence")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "branch", fail)
+        patch.setattr(search, "prove_at_least", fail)
+        assert rl.verify(module, x, y, eps=eps, store=store).verdict == ["undecided"]
+    assert rl.verify(module, x, y, eps=eps, store=store).verdict != ["undecided"]
