@@ -176,15 +176,18 @@ class ExactEncoding:
 
     def _relu(self, columns: np.ndarray, before: Box) -> np.ndarray:
         result = np.where(before.upper <= 0, ZERO, columns)
-        unstable = np.flatnonzero((before.lower < 0) & (before.upper > 0) & (columns != ZERO))
+        is_open = (before.lower < 0) & (before.upper > 0)
+        unstable = np.flatnonzero(is_open & (columns != ZERO))
         if not len(unstable):
             return result
-        lower, upper, z = before.lower[unstable], before.upper[unstable], columns[unstable]
-        y = self._rows.variables(np.zeros(len(z)), upper)
-        a = self._rows.variables(np.zeros(len(z)), np.ones(len(z)), integer=True)
-        self._rows.constrain([(y, 1.0), (z, -1.0), (a, -lower)], -np.inf, -lower)
-        self._rows.constrain([(y, 1.0), (z, -1.0)], 0.0, np.inf)
-        self._rows.constrain([(y, 1.0), (a, -upper)], -np.inf, 0.0)
+        lower, upper = before.lower[unstable], before.upper[unstable]
+        z, zero = columns[unstable], np.zeros(len(unstable))
+        variables, constrain = self._rows.variables, self._rows.constrain
+        y = variables(zero, upper)
+        a = variables(zero, zero + 1.0, integer=True)
+        constrain([(y, 1.0), (z, -1.0), (a, -lower)], -np.inf, -lower)
+        constrain([(y, 1.0), (z, -1.0)], 0.0, np.inf)
+        constrain([(y, 1.0), (a, -upper)], -np.inf, 0.0)
         result[unstable] = y
         return result
 

@@ -233,7 +233,7 @@ def number(value: Value) -> str:
     """
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _missing(titles: dict[str, str], items: list[Item]) -> str:

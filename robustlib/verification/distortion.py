@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from robustlib import checks
 from robustlib.bounds import unstable_units
 from robustlib.encoders.exact import ExactEncoding
-from robustlib.network import from_torch, margin_rows
+from robustlib.network import MaxPool, from_torch, margin_rows
 from robustlib.solvers import SOLVERS, Program, prove_at_least, solve
 from robustlib.verification.attack import attack
+from robustlib.verification.branch import branch
 from robustlib.verification.question import Question
 from robustlib.verification.search import exact_search
 from robustlib.verification.witness import Witness
@@ -224,13 +225,18 @@ class _Search:
         return proved, True
 
     def is_robust(self, eps: float) -> bool:
-        """Whether the exact stages prove the label in the ball of this radius."""
+        """Whether the label is proved in the ball of this radius, near a tie as it may be."""
         question = self.question(eps)
         lower = question.crown_margins()
         if lower.min() > 0:
             return True
-        outcome = exact_search(question, lower, solver=self.solver, time_limit=self.left())
-        return bool(outcome.lower.min() > 0)
+        if any(isinstance(step, MaxPool) for step in question.network.steps):
+            outcome = exact_search(question, lower, solver=self.solver, time_limit=self.left())
+            return bool(outcome.lower.min() > 0)
+        rows = margin_rows(question.label, question.network.classes)
+        return all(
+            branch(question, row, time_limit=self.left()).lower > 0 for row in rows[lower <= 0]
+        )
 
     def open_programs(self, question: Question) -> list[Program]:
         """The nearest-point program of every label that CROWN does not exclude from the ball."""
