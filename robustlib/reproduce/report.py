@@ -226,10 +226,10 @@ def _result(
 
 
 def number(value: Value) -> str:
-    """A value in a table: four significant digits, whole numbers in full.
+    """A value in a table: six significant digits, whole numbers in full.
 
-    >>> number(0.0438123), number(10000), number(True)
-    ('0.04381', '10000', 'true')
+    >>> number(0.04381234), number(10000), number(True)
+    ('0.0438123', '10000', 'true')
     """
     if isinstance(value, bool):
         return str(value).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -99,10 +100,9 @@ def reproduce(
 
 def _run_all(todo: list[Chapter], profile: str, jobs: int, progress: Progress) -> list[Outcome]:
     pool = ThreadPoolExecutor(max_workers=jobs)
+    pending: set[Future[Outcome]] = set()
     try:
-        pending: set[Future[Outcome]] = {
-            pool.submit(run_one, chapter, profile, progress) for chapter in todo
-        }
+        pending = {pool.submit(run_one, chapter, profile, progress) for chapter in todo}
         outcomes: list[Outcome] = []
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -115,8 +115,9 @@ def _run_all(todo: list[Chapter], profile: str, jobs: int, progress: Progress) -
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        _stop_kernels()
-        pool.shutdown(wait=True)
+        while any(not future.done() for future in pending):  # a kernel may be just starting
+            _stop_kernels()
+            time.sleep(0.2)
 
 
 def _stop_kernels() -> None:
@@ -124,8 +125,9 @@ def _stop_kernels() -> None:
     import psutil
 
     for child in psutil.Process().children():
-        if any("ipykernel" in part for part in child.cmdline()):
-            child.kill()
+        with contextlib.suppress(psutil.Error):  # it ended by itself
+            if any("ipykernel" in part for part in child.cmdline()):
+                child.kill()
 
 
 def run_one(chapter: Chapter, profile: str, progress: Progress) -> Outcome:
