@@ -30,6 +30,7 @@ BATCH = 64
 STEPS = 20  # gradient steps for a batch; children start from their parent's α and β
 ROOT_STEPS = 100
 RATE, DECAY = 0.1, 0.97
+DESCENT = 10  # projected steps from the corner of every branch, in search of a witness
 CLOSED = 1e-7  # a bound above this is worth the safe recomputation
 PROVED = 1e-9  # the margin that the linear program of a leaf has to reach
 
@@ -237,10 +238,44 @@ class _Search:
         """The corner with the lowest margin, if it is a witness."""
         if not len(points):
             return None
-        corners = points.numpy()
+        corners = self.descend(points).numpy()
         margins = self.question.network.forward(corners) @ self.row
         worst = int(margins.argmin())
         return self.question.check(corners[worst]) if margins[worst] < 0 else None
+
+    def descend(self, points: Tensor) -> Tensor:
+        """Projected steps down the margin, from every corner: a relaxation only points the way."""
+        best, lowest = points, torch.full((len(points),), torch.inf, dtype=torch.float64)
+        x = points
+        for step in range(DESCENT):
+            margin, gradient = self.margin_and_gradient(x)
+            lower = margin < lowest
+            best, lowest = torch.where(lower[:, None], x, best), torch.minimum(margin, lowest)
+            x = x - 0.5 * (1 - step / DESCENT) * self.radius * gradient.sign()
+            x = torch.clamp(x, self.center - self.radius, self.center + self.radius)
+        return best
+
+    def margin_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """row · logits at every x (points, input_size), on the reduced form, and its gradient."""
+        outputs: list[Tensor] = []
+        active: list[Tensor] = []
+        for inputs, units, constant in self.rows:
+            z = x @ inputs.T + constant
+            z = z + sum((y @ u.T for y, u in zip(outputs, units, strict=True)), torch.zeros(1))
+            active.append(z > 0)
+            outputs.append(z.clamp(min=0))
+        inputs, units, constant = self.margin
+        margin = x @ inputs[0] + constant
+        gradient = inputs.expand(len(x), -1)
+        on_y = [u.expand(len(x), -1) for u in units]
+        for k in range(len(outputs) - 1, -1, -1):
+            margin = margin + outputs[k] @ units[k][0]
+            z = on_y[k] * active[k]
+            layer_inputs, layer_units, _ = self.rows[k]
+            gradient = gradient + z @ layer_inputs
+            for j in range(k):
+                on_y[j] = on_y[j] + z @ layer_units[j]
+        return margin, gradient
 
     def safe_bounds(self, batch: _Branches, which: np.ndarray) -> np.ndarray:
         """The bounds of these branches recomputed on the network itself, safe under rounding."""

@@ -157,7 +157,12 @@ def test_after_a_kill_only_the_notebook_in_flight_runs_again(finished, how):
     for one in (product, total) if how == signal.SIGKILL else (total,):
         one.executed("quick").unlink()
     total.source.write_text(total.source.read_text() + SLOW)
-    process = subprocess.Popen([sys.executable, "-c", DRIVER], cwd=finished, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        cwd=finished,
+        stdout=subprocess.PIPE,
+        preexec_fn=hears_ctrl_c,
+    )
     wait_for(lambda: (finished / "pid").exists() and product.executed("quick").exists())
     process.send_signal(how)
     code = process.wait(timeout=60)
@@ -168,6 +173,11 @@ def test_after_a_kill_only_the_notebook_in_flight_runs_again(finished, how):
     assert not total.executed("quick").exists()
     (finished / "go").touch()
     assert [o.status for o in reproduce(chapters(finished), "quick")] == ["kept", "ran"]
+
+
+def hears_ctrl_c():
+    """A shell's background job ignores Ctrl-C, and so would every process below it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, seconds=60.0):

@@ -120,3 +120,19 @@ def test_lines_of_each_row_are_its_own():
     together = search.safe_bounds(both, np.arange(2))
     apart = [search.safe_bounds(both, np.array([i]))[0] for i in range(2)]
     assert together == pytest.approx(apart, abs=1e-12)
+
+
+def test_the_reduced_margin_and_its_gradient_are_those_of_the_network():
+    """Value and derivative of the margin at random points, against autograd on the module."""
+    for seed in range(12):
+        q = question(seed)
+        row = margin_rows(q.label, q.network.classes)[0]
+        search = branching._Search(q, row)
+        rng = np.random.default_rng(seed)
+        x = torch.from_numpy(rng.uniform(q.box.lower, q.box.upper, (20, q.network.input_size)))
+        margin, gradient = search.margin_and_gradient(x)
+        points = x.reshape(20, *q.x.shape).requires_grad_(True)
+        expected = q.module(points) @ torch.from_numpy(row)
+        (slope,) = torch.autograd.grad(expected.sum(), points)
+        assert margin.numpy() == pytest.approx(expected.detach().numpy(), abs=1e-12)
+        assert gradient.numpy() == pytest.approx(slope.reshape(20, -1).numpy(), abs=1e-12)
