@@ -16,7 +16,7 @@ PROFILES = ("quick", "reference")
 PARAMETERS = ("profile", "seed")
 INJECTED = "injected-parameters"
 LIBRARY = Path(__file__).resolve().parents[1]
-SEEN_BY_NOTEBOOKS = ("__init__.py", "recording.py", "origin.py")
+SEEN_BY_NOTEBOOKS = ("__init__.py", "recording.py", "origin.py", "long_runs.py")
 
 
 class BookError(ValueError):

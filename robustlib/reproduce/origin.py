@@ -38,6 +38,8 @@ def provenance(*, profile: str, seed: int) -> Any:
     import psutil
     from IPython.display import Markdown
 
+    from robustlib.reproduce.long_runs import used_runs
+
     seconds = datetime.datetime.now().timestamp() - psutil.Process().create_time()
     parts = [
         f"profile `{profile}`, seed {seed}",
@@ -47,6 +49,9 @@ def provenance(*, profile: str, seed: int) -> Any:
         datetime.date.today().isoformat(),
     ]
     text = "**Provenance.** " + "; ".join(parts) + "."
+    if used_runs():
+        text += "\n\nTaken from kept runs with the same settings:\n\n"
+        text += "\n".join(f"* {run}" for run in used_runs())
     return Markdown(f'<div class="provenance">\n\n{text}\n\n</div>')
 
 

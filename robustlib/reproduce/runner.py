@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustlib.reproduce.long_runs import KEEP, RECORDING, RENEW
 from robustlib.reproduce.notebooks import (
     BookError,
     Chapter,
@@ -79,6 +80,7 @@ def reproduce(
     for chapter in chapters:
         check_writable(chapter.executed(profile))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ[RECORDING] = (RENEW if force else KEEP) if record else ""
     sources = {chapter: load_source(chapter) for chapter in chapters}
     kept = [] if force else [c for c in chapters if _is_finished(c, sources[c], profile)]
     todo = [chapter for chapter in chapters if chapter not in kept]
