@@ -2,15 +2,22 @@
 
 ``from_torch`` accepts ``nn.Sequential`` of the layers in ``SUPPORTED`` and refuses everything else
 by name, because a layer that is skipped or misread would make every later proof worthless.
+
+Residual blocks need no step of their own. A skip starts behind a ReLU, so the values x that it
+carries are never negative, and max(x, 0) = x: they pass the ReLUs of the block's body beside the
+body's own units, as units that are always active. The body W₂ max(W₁ x + b₁, 0) + b₂ with the
+shortcut V x becomes
+
+    [W₁; I] x + [b₁; 0]  →  ReLU  →  [W₂, V] · + b₂.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,67 +25,34 @@ from scipy import sparse
 from torch import nn
 
 from robustlib import checks
+from robustlib.layers import READERS, Shape
+from robustlib.steps import Affine, Matrix, MaxPool, ReLU, Step
 
-Matrix: TypeAlias = Any  # np.ndarray or scipy.sparse.csr_array: both know @, abs and shape
+__all__ = [
+    "SUPPORTED",
+    "Affine",
+    "Matrix",
+    "MaxPool",
+    "Network",
+    "ReLU",
+    "Residual",
+    "Step",
+    "from_torch",
+    "margin_rows",
+]
 
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """z = W x + b, with W of shape (m, n) dense or sparse (CSR) and b of shape (m,), float64."""
-
-    weight: Matrix
-    bias: np.ndarray
-
-    @property
-    def size(self) -> int:
-        return len(self.bias)
-
-    @cached_property
-    def absolute(self) -> Matrix:
-        """|W|, entry by entry."""
-        return abs(self.weight)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return (self.weight @ x.T).T + self.bias
-
-
-@dataclass(frozen=True, eq=False)
-class ReLU:
-    """y = max(z, 0), unit by unit."""
-
-    size: int
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return np.maximum(x, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class MaxPool:
-    """y_j = max of x over ``windows[j]``; windows is (m, k), −1 marks a padded place."""
-
-    windows: np.ndarray
-
-    @property
-    def size(self) -> int:
-        return len(self.windows)
-
-    def gather(self, x: np.ndarray, empty: float) -> np.ndarray:
-        """x (…, n) laid out as (…, m, k), with ``empty`` in the padded places."""
-        padded = np.concatenate([x, np.full((*x.shape[:-1], 1), empty)], axis=-1)
-        return padded[..., self.windows]
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self.gather(x, -np.inf).max(axis=-1)
-
-
-Step = Affine | ReLU | MaxPool
+DENSE = 0.15  # a larger share of entries that are not zero is stored as a dense matrix
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A piecewise-linear network: ``steps`` in turn, on a flattened input of ``input_shape``.
 
-    Weights are the module's own, exactly: float32 values are float64 values.
+    What is proved of it holds in real arithmetic for the numbers in ``steps``. Those of Linear and
+    Conv2d are the module's own, exactly: float32 values are float64 values. Coefficients that stem
+    from batch norm and average pooling, also where they are folded into a layer beside them, and
+    sums of a residual block's biases are computed in float64, so they are those of the module up to
+    its rounding (relative 10⁻¹⁵ or so); a proof is one for the numbers as they stand here.
     """
 
     steps: tuple[Step, ...]
@@ -104,6 +78,32 @@ class Network:
         return logits
 
 
+class Residual(nn.Module):
+    """A residual block: x ↦ body(x) + shortcut(x) (He et al. 2016).
+
+    Parameters
+    ----------
+    body : layers of the block, at least one ReLU among them as a rule.
+    shortcut : what the input passes on its way around them; the identity if not given, else affine
+        layers, such as a convolution of stride 2.
+
+    Examples
+    --------
+    >>> block = Residual(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
+    >>> block(torch.zeros(5, 2)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(self, body: nn.Sequential, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.body(x) + self.shortcut(x)
+        return result
+
+
 def margin_rows(label: int, classes: int, targets: list[int] | None = None) -> np.ndarray:
     """The matrix C with (C · logits)_j = logit[label] − logit[target_j], shape (targets, classes).
 
@@ -124,6 +124,9 @@ def from_torch(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     Parameters
     ----------
     module : nn.Sequential (nested ones are flattened) of the layers in ``SUPPORTED``, eval mode.
+        Batch norm needs running statistics. A ``Residual`` with a ReLU in its body stands after a
+        ReLU, or after max-pooling of one; its body holds no max-pooling and no other Residual, its
+        shortcut affine layers only.
     input_shape : shape of one input without the batch, such as (1, 28, 28).
 
     Raises
@@ -140,24 +143,62 @@ def from_torch(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """
     checks.eval_mode(module, "net")
     shape = tuple(int(n) for n in input_shape)
-    steps: list[Step] = []
-    for name, layer in _layers(module, ""):
-        if isinstance(layer, nn.Flatten):
-            if layer.start_dim != 1 or layer.end_dim != -1:
-                raise ValueError(f"layer {name} is {layer}; only Flatten(1, -1) is supported.")
-            shape = (int(np.prod(shape)),)
-        elif isinstance(layer, nn.Identity | nn.Dropout):
-            continue
-        else:
-            step, shape = _READERS[type(layer)](name, layer, shape)
-            steps.append(step)
-    if not steps or not isinstance(steps[-1], Affine) or len(shape) != 1:
+    read = _Reading(shape)
+    read.module(module, "")
+    if not read.steps or not isinstance(read.steps[-1], Affine) or len(read.shape) != 1:
         raise ValueError("the network must end in a Linear layer that gives the logits.")
-    if shape[0] < 2:
+    if read.shape[0] < 2:
         raise ValueError("the network has one output; a classifier needs a logit for each label.")
-    network = Network(tuple(steps), tuple(int(n) for n in input_shape))
+    network = Network(tuple(read.steps), shape)
     _compare(network, module)
     return network
+
+
+class _Reading:
+    """The steps that were read so far, and the shape of what they give."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.steps: list[Step] = []
+        self._loose = False  # the last step stems from layers in _FOLDED alone
+
+    def module(self, module: nn.Module, prefix: str) -> None:
+        for name, layer in _layers(module, prefix):
+            if isinstance(layer, nn.Flatten):
+                if layer.start_dim != 1 or layer.end_dim != -1:
+                    raise ValueError(f"layer {name} is {layer}; only Flatten(1, -1) is supported.")
+                self.shape = (int(np.prod(self.shape)),)
+            elif isinstance(layer, nn.Identity | nn.Dropout):
+                continue
+            elif isinstance(layer, Residual):
+                steps, self.shape = _residual(name, layer, self.shape, _not_negative(self.steps))
+                self.steps += steps
+                self._loose = False
+            else:
+                step, self.shape = READERS[type(layer)](name, layer, self.shape)
+                self._append(step, layer)
+
+    def _append(self, step: Step, layer: nn.Module) -> None:
+        """Add a step; batch norm and average pooling join the affine step beside them.
+
+        They do so where the product is no larger than its factors, and before a Linear layer.
+        """
+        foldable = isinstance(layer, _FOLDED)
+        last = self.steps[-1] if self.steps else None
+        if isinstance(step, Affine) and isinstance(last, Affine) and (foldable or self._loose):
+            product = _compose(last, step)
+            smaller = product.weight.size <= last.weight.size + step.weight.size
+            if isinstance(layer, nn.Linear) or smaller:
+                self.steps[-1] = product
+                self._loose = self._loose and foldable
+                return
+        self.steps.append(step)
+        self._loose = foldable
+
+
+_FOLDED = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.BatchNorm1d, nn.BatchNorm2d)
+_OTHERS = (Residual, nn.Flatten, nn.Identity, nn.Dropout)
+SUPPORTED = tuple(kind.__name__ for kind in (*READERS, *_OTHERS))
 
 
 def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
@@ -166,7 +207,7 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         for key, child in module._modules.items():  # named_children skips a layer used twice
             assert child is not None
             yield from _layers(child, f"{prefix}.{key}" if prefix else key)
-    elif type(module) in {*_READERS, nn.Flatten, nn.Identity, nn.Dropout}:
+    elif type(module) in (*READERS, *_OTHERS):
         yield name, module
     else:
         raise ValueError(
@@ -175,116 +216,104 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         )
 
 
-def _numbers(name: str, layer: nn.Linear | nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
-    weight = layer.weight.detach().to(device="cpu", dtype=torch.float64).numpy()
-    bias = (
-        np.zeros(weight.shape[0])
-        if layer.bias is None
-        else layer.bias.detach().to(device="cpu", dtype=torch.float64).numpy()
-    )
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError(f"layer {name} ({type(layer).__name__}) has NaN or infinite weights.")
-    return weight.copy(), bias.copy()
+def _not_negative(steps: list[Step]) -> bool:
+    """Whether no output of the last step can be negative: a ReLU, or max-pooling behind one."""
+    behind = [step for step in steps if not isinstance(step, MaxPool)]
+    return bool(behind) and isinstance(behind[-1], ReLU)
 
 
-def _linear(name: str, layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Step, tuple[int, ...]]:
-    if shape != (layer.in_features,):
+def _residual(
+    name: str, layer: Residual, shape: Shape, not_negative: bool
+) -> tuple[list[Step], Shape]:
+    """The steps of a block: what the shortcut reads goes along beside the body's own units."""
+    body, shortcut = _Reading(shape), _Reading(shape)
+    for part, read in (("body", body), ("shortcut", shortcut)):
+        inside = getattr(layer, part)
+        for path, child in _layers(inside, f"{name}.{part}"):
+            if isinstance(child, Residual):
+                raise ValueError(
+                    f"layer {path} is a Residual inside a Residual, which is not supported; "
+                    "put one block after the other, with a ReLU between them."
+                )
+            if isinstance(child, nn.MaxPool2d):
+                raise ValueError(
+                    f"layer {path} is max-pooling inside a Residual, which is not supported; "
+                    "put it between two blocks, or use AvgPool2d or a convolution of stride 2."
+                )
+            if isinstance(child, nn.ReLU) and read is shortcut:
+                raise ValueError(
+                    f"layer {path} is a ReLU in the shortcut of a Residual; a shortcut may hold "
+                    "affine layers only: put the ReLU before or behind the block."
+                )
+        read.module(inside, f"{name}.{part}")
+    if body.shape != shortcut.shape:
         raise ValueError(
-            f"layer {name} is {layer}, but its input has shape {shape}; "
-            "put Flatten() before it or correct input_shape."
+            f"layer {name} is a Residual whose body gives shape {body.shape} and whose shortcut "
+            f"gives {shortcut.shape}; they must be equal: give as shortcut for example a 1×1 "
+            "convolution with the body's channels and stride."
         )
-    weight, bias = _numbers(name, layer)
-    return Affine(weight, bias), (layer.out_features,)
-
-
-def _relu(name: str, layer: nn.ReLU, shape: tuple[int, ...]) -> tuple[Step, tuple[int, ...]]:
-    return ReLU(int(np.prod(shape))), shape
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
-
-
-def _patches(
-    name: str,
-    shape: tuple[int, ...],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Input index of every place of every window, (channels, kh·kw, positions), −1 for padding."""
-    if len(shape) != 3:
-        raise ValueError(f"layer {name} needs inputs (channels, height, width), got {shape}.")
-    out = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
-    )
-    if min(out) < 1:
-        raise ValueError(f"layer {name} has a window larger than its input of shape {shape}.")
-    index = torch.arange(1, int(np.prod(shape)) + 1, dtype=torch.float64).reshape(1, *shape)
-    columns = nn.functional.unfold(index, kernel, dilation, padding, stride)
-    places = columns.reshape(shape[0], kernel[0] * kernel[1], -1).long().numpy() - 1
-    return places, (out[0], out[1])
-
-
-def _conv2d(name: str, layer: nn.Conv2d, shape: tuple[int, ...]) -> tuple[Step, tuple[int, ...]]:
-    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    skip = _product(shortcut.steps, shape)
+    if not any(isinstance(step, ReLU) for step in body.steps):
+        straight = _product(body.steps, shape)
+        both = _matrix([[straight.weight + skip.weight]])
+        return [Affine(both, straight.bias + skip.bias)], body.shape
+    if not not_negative:
         raise ValueError(
-            f"layer {name} is {layer}; only groups=1, padding_mode='zeros' and numeric padding "
-            "are supported."
+            f"layer {name} is a Residual whose input may be negative, which is not supported; its "
+            "skip must start behind a ReLU (or max-pooling behind one): put a ReLU before it."
         )
-    if shape[0] != layer.in_channels:
-        raise ValueError(f"layer {name} is {layer}, but its input has shape {shape}.")
-    places, (height, width) = _patches(
-        name,
-        shape,
-        _pair(layer.kernel_size),
-        _pair(layer.stride),
-        _pair(layer.padding),
-        _pair(layer.dilation),
-    )
-    weight, bias = _numbers(name, layer)
-    channels, positions = layer.out_channels, height * width
-    columns = places.reshape(-1, positions)  # (in·kh·kw, positions)
-    kernel = weight.reshape(channels, -1)
-    data = np.broadcast_to(kernel[:, None, :], (channels, positions, kernel.shape[1]))
-    cols = np.broadcast_to(columns.T[None], data.shape)
-    rows = np.broadcast_to(
-        np.arange(channels * positions).reshape(channels, positions, 1), data.shape
-    )
-    inside = cols >= 0
-    matrix = sparse.csr_array(
-        (data[inside], (rows[inside], cols[inside])),
-        shape=(channels * positions, int(np.prod(shape))),
-    )
-    return Affine(matrix, np.repeat(bias, positions)), (channels, height, width)
+    return _beside(body.steps, skip, shape), body.shape
 
 
-def _max_pool(
-    name: str, layer: nn.MaxPool2d, shape: tuple[int, ...]
-) -> tuple[Step, tuple[int, ...]]:
-    if layer.ceil_mode or layer.return_indices:
-        raise ValueError(f"layer {name}: ceil_mode and return_indices are not supported.")
-    kernel = _pair(layer.kernel_size)
-    stride = kernel if layer.stride is None else _pair(layer.stride)
-    places, (height, width) = _patches(
-        name, shape, kernel, stride, _pair(layer.padding), _pair(layer.dilation)
-    )
-    windows = places.transpose(0, 2, 1).reshape(-1, kernel[0] * kernel[1])
-    if (windows < 0).all(axis=1).any():
-        raise ValueError(f"layer {name} is {layer}, with a window that holds only padding.")
-    return MaxPool(windows), (shape[0], height, width)
+def _beside(body: list[Step], skip: Affine, shape: Shape) -> list[Step]:
+    """The steps of ``body`` with the inputs that ``skip`` reads carried along, and their sum."""
+    if not isinstance(body[0], Affine):
+        body = [_identity(int(np.prod(shape))), *body]
+    if not isinstance(body[-1], Affine):
+        body = [*body, _identity(body[-1].size)]
+    columns = np.unique(sparse.coo_array(skip.weight).coords[1])
+    select = _identity(skip.weight.shape[1]).weight[columns]
+    carried = _identity(len(columns)).weight
+    no_bias = np.zeros(len(columns))
+    steps: list[Step] = []
+    for k, step in enumerate(body):
+        if not isinstance(step, Affine):
+            steps.append(ReLU(step.size + len(columns)))
+        elif k == 0:
+            weight = _matrix([[step.weight], [select]])
+            steps.append(Affine(weight, np.append(step.bias, no_bias)))
+        elif k + 1 < len(body):
+            weight = _matrix([[step.weight, None], [None, carried]])
+            steps.append(Affine(weight, np.append(step.bias, no_bias)))
+        else:
+            weight = _matrix([[step.weight, skip.weight[:, columns]]])
+            steps.append(Affine(weight, step.bias + skip.bias))
+    return steps
 
 
-_Reader = Callable[[str, Any, tuple[int, ...]], tuple[Step, tuple[int, ...]]]
-_READERS: dict[type[nn.Module], _Reader] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    nn.ReLU: _relu,
-    nn.MaxPool2d: _max_pool,
-}
-SUPPORTED = ("Linear", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Identity", "Dropout")
+def _identity(size: int) -> Affine:
+    return Affine(sparse.eye_array(size, format="csr"), np.zeros(size))
+
+
+def _compose(first: Affine, then: Affine) -> Affine:
+    weight = then.weight @ first.weight
+    if not isinstance(weight, np.ndarray):
+        weight.sum_duplicates()  # entries in order
+    return Affine(weight, then.weight @ first.bias + then.bias)
+
+
+def _product(steps: list[Any], shape: Shape) -> Affine:
+    """Affine steps in turn as one; the identity if there is none."""
+    return reduce(_compose, steps) if steps else _identity(int(np.prod(shape)))
+
+
+def _matrix(blocks: list[list[Matrix | None]]) -> Matrix:
+    """The block matrix, sparse unless many of its entries are not zero."""
+    parts = [[None if part is None else sparse.csr_array(part) for part in row] for row in blocks]
+    matrix = sparse.csr_array(sparse.block_array(parts, format="csr"))
+    matrix.sum_duplicates()
+    rows, columns = matrix.shape
+    return matrix.toarray() if matrix.nnz > DENSE * rows * columns else matrix
 
 
 def _compare(network: Network, module: nn.Module) -> None:

@@ -1,8 +1,9 @@
-"""CROWN: linear bounds of a network's rows, carried backward from the output to the input box.
+"""CROWN: linear bounds of a network's rows, carried backward from the output to the input.
 
 A row λ of coefficients on the output of step k is replaced, step by step, by a row on its input:
 through an affine step by λW, through a ReLU or a maximum by a line below it where the coefficient
-is positive and above it where it is negative (Zhang et al. 2018). At the input the box closes it.
+is positive and above it where it is negative (Zhang et al. 2018). At the input the minimum of the
+row over the set of inputs closes it.
 
 Rounding. Each product λW is computed with an error of at most γ|λ||W| per entry. The error times
 the variable it multiplies is at most γ|λ|(|W|M), with M the largest magnitude of that variable in
@@ -17,40 +18,42 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from robustlib.bounds.box import Box
+from robustlib.bounds.box import Box, split_by_sign
 from robustlib.bounds.interval import interval_step
+from robustlib.bounds.region import Region
 from robustlib.network import Affine, Matrix, MaxPool, Network, ReLU, Step
 from robustlib.rounding import TINY, UNIT, rounding, underflow
 
 DENSE = 0.15  # above this share of non-zeros a dense product is faster
 
 
-def network_bounds(network: Network, box: Box) -> list[Box]:
-    """Bounds of the output of every step over ``box``: interval arithmetic, then CROWN where open.
+def network_bounds(network: Network, region: Region) -> list[Box]:
+    """Bounds of the output of every step over ``region``: intervals, then CROWN where open.
 
     The last step's bounds (the logits) are interval bounds only: margins are what is asked, and
     ``rows_lower_bound`` gives them directly.
     """
     boxes: list[Box] = []
-    current = box
+    current = region.box
     for k, step in enumerate(network.steps):
         result = interval_step(step, current)
         last = k + 1 == len(network.steps)
-        if isinstance(step, Affine) and any(
-            isinstance(s, ReLU | MaxPool) for s in network.steps[:k]
-        ):
-            rows = np.array([], dtype=int) if last else _open_rows(network.steps[k + 1], result)
+        if isinstance(step, Affine) and not last:
+            if any(isinstance(s, ReLU | MaxPool) for s in network.steps[:k]):
+                rows = _open_rows(network.steps[k + 1], result)
+            else:  # intervals are exact over a box, and loose over any other region
+                rows = np.arange(0 if isinstance(region, Box) else step.size)
             if len(rows):
-                result = _tighten(network, boxes, box, k, rows, result)
+                result = _tighten(network, boxes, region, k, rows, result)
         boxes.append(result)
         current = result
     return boxes
 
 
-def unstable_units(network: Network, box: Box, boxes: list[Box]) -> int:
+def unstable_units(network: Network, region: Region, boxes: list[Box]) -> int:
     """How many ReLUs the bounds leave open, and how many inputs of open max-pooling windows."""
     total = 0
-    for step, before in zip(network.steps, [box, *boxes[:-1]], strict=True):
+    for step, before in zip(network.steps, [region.box, *boxes[:-1]], strict=True):
         if isinstance(step, ReLU):
             total += len(_open_rows(step, before))
         elif isinstance(step, MaxPool):
@@ -63,11 +66,12 @@ def _open_rows(following: Step, box: Box) -> np.ndarray:
     """Rows whose tighter bounds could settle what the following step does."""
     if isinstance(following, ReLU):
         return np.flatnonzero((box.lower < 0) & (box.upper > 0))
-    return np.arange(len(box.lower))
+    # two affine steps in a row: the second one's rows pass through both
+    return np.arange(0 if isinstance(following, Affine) else len(box.lower))
 
 
 def _tighten(
-    network: Network, boxes: list[Box], box: Box, k: int, rows: np.ndarray, result: Box
+    network: Network, boxes: list[Box], region: Region, k: int, rows: np.ndarray, result: Box
 ) -> Box:
     step = network.steps[k]
     assert isinstance(step, Affine)
@@ -75,7 +79,7 @@ def _tighten(
         (np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), step.size)
     )
     both = sparse.csr_array(sparse.vstack([unit, -unit]))
-    found = rows_lower_bound(network, boxes, box, both, k)
+    found = rows_lower_bound(network, boxes, region, both, k)
     lower, upper = result.lower.copy(), result.upper.copy()
     lower[rows] = np.maximum(lower[rows], found[: len(rows)])
     upper[rows] = np.minimum(upper[rows], -found[len(rows) :])
@@ -85,22 +89,24 @@ def _tighten(
 def rows_lower_bound(
     network: Network,
     boxes: list[Box],
-    box: Box,
+    region: Region,
     rows: Matrix,
     k: int | None = None,
     *,
     lines: dict[int, Lines] | None = None,
+    inputs: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Lower bounds of rows · (output of step k) over ``box``, safe under rounding.
+    """Lower bounds of rows · (output of step k) over ``region``, safe under rounding.
 
     Parameters
     ----------
-    network, box : the network and the input box.
+    network, region : the network and the set of inputs: a box or another ``Region``.
     boxes : bounds of the outputs of steps 0 … k−1 at least (``network_bounds``).
     rows : coefficients, shape (r, size of step k); ``margin_rows`` for margins.
     k : index of the step, the last one if not given.
     lines : for each ReLU step, the lines to use instead of ``relu_lines``; any are allowed that
-        hold on the part of the box that is meant. ``rows`` must be dense then.
+        hold on the part of the region that is meant. ``rows`` must be dense then.
+    inputs : (r, input_size), if the bound is to be one of rows · (output) + inputs · x.
 
     Returns
     -------
@@ -112,33 +118,30 @@ def rows_lower_bound(
     total = np.zeros(rows.shape[0])  # of the magnitudes that ``constant`` sums
     for i in range(k, -1, -1):
         step = network.steps[i]
-        before = boxes[i - 1] if i else box
+        before = boxes[i - 1] if i else region.box
         if isinstance(step, Affine):
             rows, shift, slack = _through_affine(rows, step, before)
         elif isinstance(step, ReLU):
             chosen = relu_lines(before) if lines is None else lines[i]
+            if chosen.planes is not None:
+                rows, direct, shift, slack = _through_planes(
+                    rows, chosen.planes, before, region.box
+                )
+                inputs = direct if inputs is None else inputs + direct
+                constant, error, total = constant + shift, error + slack, total + np.abs(shift)
             rows, shift, slack = _through_lines(rows, chosen, before)
         else:
             rows, shift, slack = _through_max(rows, step, before)
         constant = constant + shift
         error = error + slack
         total = total + np.abs(shift)
-    positive, negative = _split(rows)
-    closed = positive @ box.lower + negative @ box.upper
-    error = error + rounding(rows.shape[1]) * (abs(rows) @ box.magnitude)
-    error = error + underflow(rows.shape[1])
-    error = error + (k + 5) * UNIT * (total + np.abs(closed) + error)
+    if inputs is not None:
+        error = error + rounding(k + 2) * ((abs(rows) + abs(inputs)) @ region.box.magnitude)
+        rows = rows + inputs
+    closed = region.minimum(rows)
+    error = error + (2 * k + 5) * UNIT * (total + np.abs(closed) + error)
     lower = closed + constant - 2.0 * error
     return np.where(np.isfinite(lower), lower, -np.inf)
-
-
-def _split(rows: Matrix) -> tuple[Matrix, Matrix]:
-    if isinstance(rows, np.ndarray):
-        return np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-    positive, negative = rows.copy(), rows.copy()
-    positive.data = np.maximum(rows.data, 0.0)
-    negative.data = np.minimum(rows.data, 0.0)
-    return positive, negative
 
 
 def _through_affine(
@@ -182,18 +185,35 @@ def _scatter(product: Matrix, columns: np.ndarray, width: int) -> Matrix:
 
 
 @dataclass(frozen=True, eq=False)
+class Planes:
+    """max(z, 0) ≤ slopes · x + offset with x the network's input, unit by unit (``bounds.hull``).
+
+    Attributes
+    ----------
+    slopes : (units, input_size)
+    offsets : (units,)
+    share : (rows, units) in [0, 1], how much of the upper bound is this one in each row.
+    """
+
+    slopes: np.ndarray
+    offsets: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Lines:
     """below · z ≤ max(z, 0) ≤ above · z + intercept, unit by unit.
 
     Each is (units,), the same for all rows, or (rows, units). ``added`` is added to the
     coefficients of z: λ · z with λ z ≤ 0 wherever the bound is meant to hold, such as −β for a
-    unit that a branch fixed to z ≥ 0.
+    unit that a branch fixed to z ≥ 0. ``planes`` are used above in place of the line.
     """
 
     below: np.ndarray
     above: np.ndarray
     intercept: np.ndarray
     added: np.ndarray | None = None
+    planes: Planes | None = None
 
 
 def relu_lines(before: Box) -> Lines:
@@ -212,7 +232,7 @@ def relu_lines(before: Box) -> Lines:
 def _through_lines(
     rows: Matrix, lines: Lines, before: Box
 ) -> tuple[Matrix, np.ndarray, np.ndarray]:
-    positive, negative = _split(rows)
+    positive, negative = split_by_sign(rows)
     shift = _dot(negative, lines.intercept)
     terms = rows.shape[1]
     slack = rounding(terms) * _dot(abs(rows), before.magnitude + lines.intercept)
@@ -228,6 +248,18 @@ def _through_lines(
     return _canonical(scaled), shift, slack
 
 
+def _through_planes(
+    rows: np.ndarray, planes: Planes, before: Box, box: Box
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that remain, those on the input, and the constants."""
+    taken = np.minimum(rows, 0.0) * planes.share
+    shift = taken @ planes.offsets
+    scale = np.abs(planes.slopes) @ box.magnitude + np.abs(planes.offsets)
+    slack = rounding(rows.shape[1]) * (np.abs(taken) @ scale + np.abs(rows) @ before.magnitude)
+    reach = box.magnitude.sum() + before.magnitude.sum()
+    return rows - taken, taken @ planes.slopes, shift, slack + underflow(rows.shape[1], reach)
+
+
 def _dot(rows: Matrix, values: np.ndarray) -> np.ndarray:
     """rows · values, with the same values for all rows or values of each row's own."""
     return rows @ values if values.ndim == 1 else (rows * values).sum(axis=1)
@@ -240,7 +272,7 @@ def _through_max(rows: Matrix, step: MaxPool, before: Box) -> tuple[Matrix, np.n
     pick = sparse.csr_array(
         (np.ones(step.size), (np.arange(step.size), best)), shape=(step.size, n)
     )
-    positive, negative = _split(rows)
+    positive, negative = split_by_sign(rows)
     open_part = np.where(decided, 0.0, top)
     shift = negative @ open_part
     kept = positive + _scale_columns(negative, decided.astype(float))

@@ -30,6 +30,8 @@ def interval_step(step: Step, box: Box) -> Box:
         middle = step.weight @ center + step.bias
         spread = absolute @ radius + 2.0 * slack
         lower, upper = middle - spread, middle + spread
+        rows, inputs = step.copies  # exactly what they copy: a skip's values stay at least 0
+        lower[rows], upper[rows] = box.lower[inputs], box.upper[inputs]
         finite = np.isfinite(lower) & np.isfinite(upper)
         return Box(np.where(finite, lower, -np.inf), np.where(finite, upper, np.inf))
     if isinstance(step, ReLU):

@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         if options.debug:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"robustlib: error: {text}", file=sys.stderr)
-        return FAILED if isinstance(error, RuntimeError) else BAD_INPUT
+        return FAILED if isinstance(error, RuntimeError | ImportError) else BAD_INPUT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_reproduce, _check, _book, _serve, _verify, _data, _train):
+    for add in (_reproduce, _check, _book, _serve, _verify, _distortion, _data, _train):
         add(commands)
     return top
 
@@ -177,9 +177,37 @@ def _verify(commands: argparse._SubParsersAction) -> None:
         "For each image: robust (proved), adversarial (with a checked counterexample),\n"
         "misclassified, or undecided within the time limit. Verdicts are stored as they come, so\n"
         "the same command goes on after an interruption. Exit code 1 when an image is undecided.",
-        "robustlib verify --network wk17a --dataset mnist --indices 0:100 --eps 0.1 "
-        "--out verdicts.csv",
+        "robustlib verify --network wk17a --dataset mnist --split test --indices 0:500 \\\n"
+        "      --eps 0.1 --norm inf --time-limit 60 --workers 2 --out verdicts.csv",
     )
+    made.add_argument(
+        "--eps", type=float, required=True, help="radius, in the unit of the images (0 to 1)"
+    )
+    made.add_argument(
+        "--method",
+        default="cascade",
+        help="cascade: cheapest bounds first; mip: the paper's program (default cascade)",
+    )
+    _images(made, "verdicts.csv", 60.0)
+
+
+def _distortion(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "distortion",
+        library_commands.distortion,
+        "find for each image how far the nearest adversarial example is",
+        "For each image: the distance of the nearest point with another label, and a proved lower\n"
+        "bound of it. Answers are stored as they come, so the same command goes on after an\n"
+        "interruption. Exit code 1 when an image is not finished within the time limit.",
+        "robustlib distortion --network mlp_2x20 --dataset mnist --indices 0:10 --norm 1 "
+        "--out distances.csv",
+    )
+    _images(made, "distances.csv", 600.0)
+
+
+def _images(made: argparse.ArgumentParser, out: str, time_limit: float) -> None:
+    """The options of a command that answers a question for each of many images."""
     made.add_argument("--network", required=True, help="a network of the zoo, for example wk17a")
     made.add_argument("--dataset", required=True, help="mnist, cifar10, digits or shapes")
     made.add_argument("--split", default="test", help="train or test (default test)")
@@ -190,25 +218,34 @@ def _verify(commands: argparse._SubParsersAction) -> None:
         metavar="0:100",
         help="which images: 0:100, or 3,7,9 (default 0:10)",
     )
-    made.add_argument(
-        "--eps", type=float, required=True, help="radius, in the unit of the images (0 to 1)"
-    )
-    made.add_argument("--norm", default="inf", help="norm of the change (default inf)")
+    made.add_argument("--norm", default="inf", help="norm of the change: inf, 1 or 2 (default inf)")
     made.add_argument(
         "--time-limit",
         type=float,
-        default=60.0,
+        default=time_limit,
         metavar="SECONDS",
-        help="for one image (default 60)",
+        help=f"for one image (default {time_limit:.0f})",
     )
     made.add_argument("--solver", default="highs", help="highs, scip or cvxpy (default highs)")
     made.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes of this machine, one thread each (default 1)",
+    )
+    made.add_argument(
+        "--dask", metavar="tcp://HOST:PORT", help="work on the cluster of this Dask scheduler"
+    )
+    made.add_argument(
         "--out",
         type=Path,
-        default=Path("verdicts.csv"),
-        help="the table, one row an image (default verdicts.csv)",
+        default=Path(out),
+        help=f"the table, one row an image (default {out})",
     )
-    made.add_argument("--store", type=Path, help="where verdicts are kept (default OUT.sqlite)")
+    made.add_argument(
+        "--store", type=Path, help="where answers are kept (default: OUT with the suffix .sqlite)"
+    )
     _json(made, "also print the rows as a JSON list")
 
 

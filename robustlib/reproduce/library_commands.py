@@ -1,4 +1,4 @@
-"""The commands that use the library: verify, data, train."""
+"""The commands that use the library: verify, distortion, data, train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +19,7 @@ from robustlib.reproduce.notebooks import check_writable, write
 from robustlib.reproduce.progress import clock
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from robustlib.verification import Verification
+    from torch import Tensor, nn
 
 
 def indices(text: str) -> Sequence[int]:
@@ -45,10 +45,75 @@ def verify(options: argparse.Namespace) -> int:
     """Verify images one by one; 1 if one stays undecided."""
     if not math.isfinite(options.eps) or options.eps < 0:
         raise ValueError(f"eps={options.eps} is out of range: give a finite number of at least 0.")
-    store = options.store or Path(f"{options.out}.sqlite")
+    store = _store(options)
+
+    import robustlib as rl
+
+    net, x, y = _load(options)
+    result = rl.verify(
+        net, x, y, eps=options.eps, method=options.method, store=store, **_common(options)
+    )
+    rows = [
+        {
+            "index": index,
+            "label": int(label),
+            "verdict": answer.verdict,
+            "stage": answer.stage,
+            "lower": _finite(answer.lower),
+            "upper": _finite(answer.upper),
+            "distance": _finite(answer.distance),
+            "seconds": round(answer.seconds, 4),
+        }
+        for index, label, answer in zip(options.indices, y, result.results, strict=True)
+    ]
+    _hand_over(options, rows)
+    error = rl.metrics.adversarial_error(result.verdict)
+    low, high = (f"{100 * end.value:.2f} %" for end in (error.lower, error.upper))
+    says = f"{low}, exact" if error.exact else f"between {low} and {high}"
+    _say(f"{_counts(result.counts())}; adversarial error {says}")
+    _say(_cost(options, sum(result.seconds)))
+    return 1 if "undecided" in result.verdict else 0
+
+
+def distortion(options: argparse.Namespace) -> int:
+    """The minimum distortion of images; 1 if one is not finished."""
+    store = _store(options)
+
+    from robustlib.verification import min_distortions
+
+    net, x, y = _load(options)
+    found = min_distortions(net, x, y, store=store, **_common(options))
+    rows = [
+        {
+            "index": index,
+            "label": int(label),
+            "nearest": answer.label,
+            "distance": _finite(answer.distance),
+            "lower": _finite(answer.lower),
+            "finished": answer.finished,
+            "nodes": answer.nodes,
+            "seconds": round(answer.seconds, 4),
+        }
+        for index, label, answer in zip(options.indices, y, found, strict=True)
+    ]
+    _hand_over(options, rows)
+    finished = sum(answer.finished for answer in found)
+    _say(f"{finished} finished, {len(found) - finished} open")
+    _say(_cost(options, sum(answer.seconds for answer in found)))
+    return 0 if finished == len(found) else 1
+
+
+def _store(options: argparse.Namespace) -> Path:
+    """Where answers are kept: beside the table, unless told otherwise."""
+    store: Path = options.store or options.out.with_suffix(".sqlite")
+    if store == options.out:
+        raise ValueError(f"out={str(options.out)!r} is the place of the store; give another name.")
     check_writable(options.out, "out")
     check_writable(store, "store")
+    return store
 
+
+def _load(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
     import robustlib as rl
     from robustlib import checks
 
@@ -62,19 +127,36 @@ def verify(options: argparse.Namespace) -> int:
             f"dataset={dataset!r} has images of shape {found}, but network={network!r} reads "
             f"{wanted}; it was trained on {rl.zoo.info(network).data}."
         )
+    return net, x, y
+
+
+def _common(options: argparse.Namespace) -> dict[str, Any]:
     bar = _bar("images")
-    result = rl.verify(
-        net,
-        x,
-        y,
-        eps=options.eps,
-        norm=options.norm,
-        time_limit=options.time_limit,
-        solver=options.solver,
-        store=store,
-        progress=lambda event: bar(event["done"], event["total"], _counts(event["verdicts"])),
-    )
-    rows = _rows(options.indices, x, y, result)
+    return {
+        "norm": options.norm,
+        "time_limit": options.time_limit,
+        "solver": options.solver,
+        "workers": options.workers,
+        "dask": options.dask,
+        "progress": lambda event: bar(
+            event["done"], event["total"], _so_far(event), event["elapsed"], event["eta"]
+        ),
+    }
+
+
+def _so_far(event: dict[str, Any]) -> str:
+    """What came out, by which stage, and what waits where.
+
+    >>> _so_far({"verdicts": {"robust": 3}, "stages": {"crown": 2, "pgd": 1}, "left": {"exact": 4}})
+    '3 robust (2 crown, 1 pgd); left: 4 exact'
+    """
+    text = f"{_counts(event['verdicts'])} ({_counts(event['stages'])})"
+    left = {stage: count for stage, count in event["left"].items() if count}
+    return f"{text}; left: {_counts(left)}" if left else text
+
+
+def _hand_over(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Write the table; print it too if asked to."""
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()
@@ -82,56 +164,55 @@ def verify(options: argparse.Namespace) -> int:
     write(options.out, text.getvalue())
     if options.json:
         print(json.dumps(rows, indent=1))
-    print(f"{_counts(result.counts())}; {options.out}", file=sys.stderr)
-    return 1 if "undecided" in result.verdict else 0
 
 
-def _rows(
-    chosen: Sequence[int], x: Tensor, y: Tensor, result: Verification
-) -> list[dict[str, Any]]:
-    rows = []
-    for place, (index, answer) in enumerate(zip(chosen, result.results, strict=True)):
-        distance = None
-        if answer.witness is not None:
-            distance = float((answer.witness.double() - x[place].double()).abs().max())
-        rows.append(
-            {
-                "index": index,
-                "label": int(y[place]),
-                "verdict": answer.verdict,
-                "stage": answer.stage,
-                "lower": _finite(answer.lower),
-                "upper": _finite(answer.upper),
-                "distance": distance,
-                "seconds": round(answer.seconds, 4),
-            }
-        )
-    return rows
+def _cost(options: argparse.Namespace, seconds: float) -> str:
+    """What the images took, whenever that was, and what this call took."""
+    times = os.times()
+    here = times.user + times.system + times.children_user + times.children_system
+    cluster = "" if options.dask is None else ", without the cluster's workers"
+    return f"{seconds:.1f} s for the images; {here:.1f} CPU s now{cluster}; {options.out}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _counts(verdicts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items()))
+def _counts(words: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(words.items()))
 
 
-def _bar(unit: str) -> Callable[[int, int, str], None]:
-    """A line of progress on the error stream: done, what came out, elapsed, about how much left."""
+def _bar(unit: str) -> Callable[..., None]:
+    """A line of progress on the error stream: done, what came out, elapsed, about how much left.
+
+    On a terminal it is renewed in place, elsewhere there is a line every few seconds.
+    """
     start = time.monotonic()
     live = sys.stderr.isatty()
     printed = [start]
 
-    def show(done: int, total: int, text: str) -> None:
+    def show(
+        done: int,
+        total: int,
+        text: str,
+        elapsed: float | None = None,
+        left: float | None = None,
+    ) -> None:
         now = time.monotonic()
         if done < total and now - printed[0] < (0.2 if live else 5.0):
             return
         printed[0] = now
-        left = (now - start) / done * (total - done)
-        line = f"{done}/{total} {unit}: {text}; {clock(now - start)} elapsed, {clock(left)} left"
-        last = "\n" if not live or done == total else ""
-        sys.stderr.write(("\r\x1b[K" if live else "") + line + last)
+        if elapsed is None:  # nobody knows better than that all takes the same time
+            elapsed, left = now - start, (now - start) / done * (total - done)
+        rest = "time left not known" if left is None else f"about {clock(left)} left"
+        line = f"{done}/{total} {unit}: {text}; {clock(elapsed)} elapsed, {rest}"
+        if live:
+            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]
+        sys.stderr.write(line + ("\n" if not live or done == total else ""))
         sys.stderr.flush()
 
     return show

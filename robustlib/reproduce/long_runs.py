@@ -23,8 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from robustlib.reproduce import notebooks
 from robustlib.reproduce.notebooks import BookError, find_root, write
 from robustlib.reproduce.origin import commit, machine
@@ -124,6 +122,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _plain(value: Any) -> Any:
     """What JSON does not know: arrays as base64 with type and shape, scalars as numbers."""
+    import numpy as np
+
     if isinstance(value, np.ndarray) and value.ndim:
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {"array": data, "dtype": str(value.dtype), "shape": list(value.shape)}
@@ -135,6 +135,8 @@ def _plain(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
+    import numpy as np  # only here: `robustlib --help` should not wait for it
+
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if not isinstance(value, dict):

@@ -11,12 +11,12 @@ from robustlib.zoo import architectures
 
 def relus(net: nn.Sequential, shape: tuple[int, ...]) -> int:
     """Number of ReLUs, counted on one forward pass."""
-    x, total = torch.zeros(1, *shape), 0
-    for module in net:
-        total += x.numel() if isinstance(module, nn.ReLU) else 0
-        x = module(x)
-    assert x.shape[1] in (2, 10)
-    return total
+    sizes: list[int] = []
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda _, __, output: sizes.append(output.numel()))
+    assert net(torch.zeros(1, *shape)).shape[1] in (2, 10)
+    return sum(sizes)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,10 @@ def relus(net: nn.Sequential, shape: tuple[int, ...]) -> int:
         (architectures.cnn_b(), (1, 28, 28), 48064),
         (architectures.mlp([500]), (1, 28, 28), 500),
         (architectures.mlp([200, 200]), (1, 28, 28), 400),
+        (architectures.mlp([20, 20]), (1, 28, 28), 40),
+        (architectures.mlp([20, 20, 20]), (1, 28, 28), 60),
+        (architectures.cifar_resnet(), (3, 32, 32), 5220),
+        (architectures.cifar_resnet(16), (3, 32, 32), 10340),
         (architectures.mlp([30, 30], inputs=64), (1, 8, 8), 60),
         (architectures.lenet(), (1, 28, 28), 500),
         (architectures.digits_cnn(), (1, 8, 8), 224),
@@ -47,7 +51,18 @@ def test_caffes_lenet_has_no_relu_behind_its_convolutions() -> None:
 
 def test_descriptions_tell_architectures_apart() -> None:
     nets = [architectures.mlp([30, 30]), architectures.mlp([30, 31]), architectures.cnn_a(3, 28)]
-    assert len({architectures.describe(net) for net in [*nets, architectures.cnn_a()]}) == 4
+    nets += [architectures.cifar_resnet(width) for width in (8, 16)]
+    assert len({architectures.describe(net) for net in [*nets, architectures.cnn_a()]}) == 6
+
+
+def test_the_parts_of_a_residual_block_are_described_and_initialized() -> None:
+    net = architectures.cifar_resnet(4)
+    assert "Residual(Conv2d(4, 8, 3×3, stride 2, padding 1), ReLU" in architectures.describe(net)
+    assert "+ Conv2d(4, 8, 1×1, stride 2, padding 0))" in architectures.describe(net)
+    for parameter in net.parameters():
+        parameter.data.fill_(9.0)
+    architectures.initialize(net, Generator().manual_seed(0))
+    assert all(float(parameter.detach().abs().max()) < 1 for parameter in net.parameters())
 
 
 def test_initial_parameters_come_from_the_generator_and_fit_torchs_range() -> None:
@@ -72,6 +87,7 @@ def test_initial_parameters_come_from_the_generator_and_fit_torchs_range() -> No
         (lambda: architectures.cnn_a(size=30), "size=30 is not divisible by 4"),
         (lambda: architectures.cnn_b(in_channels=0), "in_channels=0"),
         (lambda: architectures.mlp([0]), "hidden=0"),
+        (lambda: architectures.cifar_resnet(0), "width=0"),
         (lambda: architectures.mlp([5], classes=0), "classes=0"),
     ],
 )
