@@ -27,7 +27,7 @@ def attack(
 
     Parameters
     ----------
-    questions : of one module and one ε.
+    questions : of one module, one ε and one norm.
     lower : for each question, the lower bounds of its targets' margins; only targets with a bound
         not above 0 are attacked.
     thorough : go on with many decaying steps toward each of these targets.
@@ -38,6 +38,7 @@ def attack(
     y = torch.tensor([q.label for q in questions], device=x.device)
     common: dict[str, Any] = {
         "eps": first.eps,
+        "norm": first.norm,
         "bounds": first.bounds,
         "loss": "margin",
         "generator": generator,

@@ -1,10 +1,9 @@
-"""β-CROWN: branch on the signs of unstable units, with bounds of many branches at a time.
+"""Branch and bound on the signs of unstable units, with bounds of many branches at a time.
 
-A branch fixes some units to z ≥ 0 or z ≤ 0. CROWN bounds the margin on it with a slope α ∈ [0, 1]
-below each open unit and a multiplier β ≥ 0 for each fixed one (Wang et al. 2021); both are climbed
-by gradient steps, for all branches of a batch at once, on the reduced form of the network. A branch
-is closed only when the same α and β, put into the network itself, give a bound that is safe under
-rounding.
+All rows of a question share one tree: the branches with the lowest bounds are split next, whichever
+row they belong to. The bounds are those of ``bounds.alpha``; a branch is closed only by one that is
+safe under rounding. A row that is still open after a while gets a tree of its own, if the bounds of
+its hidden units shrink where an attack would succeed (``verification.tighten``).
 """
 
 from __future__ import annotations
@@ -13,299 +12,246 @@ import heapq
 import itertools
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustlib.bounds import Lines, relu_lines, rows_lower_bound
-from robustlib.bounds.reduced import Rows, reduce_network, reduce_rows
+from robustlib.attacks.balls import BALLS
+from robustlib.bounds import Box, L2Ball
+from robustlib.bounds.alpha import CLOSED, BranchBounds, Branches
 from robustlib.encoders.exact import ExactEncoding
-from robustlib.solvers import Program, prove_at_least
+from robustlib.solvers import Program, prove_at_least, safe_lower_bound, solve_in_ball
 from robustlib.verification.question import Question
+from robustlib.verification.tighten import CUT, tightened
 from robustlib.verification.witness import Witness
 
 BATCH = 64
 STEPS = 20  # gradient steps for a batch; children start from their parent's α and β
-ROOT_STEPS = 100
-RATE, DECAY = 0.1, 0.97
-DESCENT = 10  # projected steps from the corner of every branch, in search of a witness
-CLOSED = 1e-7  # a bound above this is worth the safe recomputation
-PROVED = 1e-9  # the margin that the linear program of a leaf has to reach
+FEW, FEW_STEPS = 16, 60  # a small batch costs less: more steps are worth it
+ROOT_STEPS = 60
+PLANE_STEPS = 100  # for the planes above the first layer, at the root
+REFIT_STEPS = 5  # and for each batch
+DESCENT = 10  # projected steps from where each bound is attained, in search of a witness
+PROVED = CUT  # the margin that the linear program of a leaf has to reach
+EARLY = 512  # branches before the bounds of the hidden units are tightened
 
 
 @dataclass(frozen=True, eq=False)
 class Branching:
-    """How far it came: a safe lower bound of the margin, the witness if there is one, branches."""
+    """How far it came.
 
-    lower: float
+    Attributes
+    ----------
+    lower : (rows,) safe lower bounds of the rows, −∞ for those with an open branch.
+    witness : the adversarial example that was met, or None.
+    branches : how many were bounded, the rows themselves included.
+    """
+
+    lower: np.ndarray
     witness: Witness | None
     branches: int
 
 
-@dataclass(eq=False)
-class _Branches:
-    """A batch: signs fixed (−1, 0, 1), α and β, each (branches, units), and the bounds."""
+def branch(question: Question, rows: np.ndarray, *, time_limit: float) -> Branching:
+    """Bound rows · logits from below over the question's ball, branch by branch, until above 0.
 
-    signs: Tensor
-    alpha: Tensor
-    beta: Tensor
-    bound: Tensor
-    weight: Tensor  # of each unit in the relaxation: what branching on it could gain
-
-    def take(self, which: np.ndarray | list[int]) -> _Branches:
-        return _Branches(*(value[which] for value in vars(self).values()))
-
-    @staticmethod
-    def join(parts: list[_Branches]) -> _Branches:
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return _Branches(*(torch.cat(column) for column in columns))
-
-
-def branch(question: Question, row: np.ndarray, *, time_limit: float) -> Branching:
-    """Bound row · logits from below over the question's ball, branch by branch, until above 0.
+    It ends when all rows are above 0, at the first witness, at a branch with all units fixed that
+    is not above 0, or when time is over.
 
     Parameters
     ----------
     question : of a network without max-pooling.
-    row : (classes,) a row of ``margin_rows``.
-    time_limit : wall seconds.
+    rows : (rows, classes), some rows of ``margin_rows``.
+    time_limit : wall seconds; the roots are bounded in any case.
     """
-    start = time.perf_counter()
-    search = _Search(question, row)
-    fresh, corners = search.improve(search.root(), ROOT_STEPS)
-    order = itertools.count()
-    waiting: list[tuple[float, int, _Branches]] = []
-    closed, branches = np.inf, 1
-    while True:
-        witness = search.try_corners(corners)
-        if witness is not None:
-            return Branching(-np.inf, witness, branches)
-        safe = np.full(len(fresh.bound), -np.inf)
-        done = (fresh.bound > CLOSED).numpy()
-        if done.any():
-            safe[done] = search.safe_bounds(fresh, np.flatnonzero(done))
-        for i, value in enumerate(safe):
-            if value > 0:
-                closed = min(closed, float(value))
-            else:
-                heapq.heappush(waiting, (float(fresh.bound[i]), next(order), fresh.take([i])))
-        if not waiting:
-            return Branching(closed, None, branches)
-        if time.perf_counter() - start >= time_limit:
-            return Branching(-np.inf, None, branches)
-        worst = [heapq.heappop(waiting)[2] for _ in range(min(BATCH // 2, len(waiting)))]
-        parents = _Branches.join(worst)
-        parents, leaves = search.close_leaves(parents, start + time_limit)
-        closed = min(closed, leaves)
-        if closed == -np.inf:
-            return Branching(closed, None, branches)
-        if not len(parents.bound):
-            fresh, corners = parents, corners[:0]
-            continue
-        children = search.split(parents)
-        branches += len(children.bound)
-        fresh, corners = search.improve(children, STEPS)
-
-
-class _Search:
-    """The reduced network as tensors, and what is done with a batch of branches."""
-
-    def __init__(self, question: Question, row: np.ndarray) -> None:
-        self.question, self.row = question, row
-        network, boxes = question.network, question.boxes
-        self.layers = reduce_network(network, question.box, boxes)
-        last = len(network.steps) - 1
-        self.margin = _tensors(reduce_rows(network, boxes, self.layers, row[None], last))
-        self.rows = [_tensors(layer.rows) for layer in self.layers]
-        self.sizes = [len(layer.index) for layer in self.layers]
-        self.lower, self.upper = (
-            torch.from_numpy(np.hstack([*(getattr(s, side) for s in self.layers), np.zeros(0)]))
-            for side in ("lower", "upper")
-        )
-        self.above = self.upper / (self.upper - self.lower)
-        self.lift = -self.above * self.lower
-        center = 0.5 * (question.box.lower + question.box.upper)
-        self.center = torch.from_numpy(center)
-        self.radius = torch.from_numpy(question.box.upper - center)
-
-    @cached_property
-    def program(self) -> Program:
-        """The exact encoding; its 0–1 variables are in the order of the units."""
-        encoding = ExactEncoding(self.question.network, self.question.box, self.question.boxes)
-        return encoding.minimize_logits(self.row)
-
-    def root(self) -> _Branches:
-        units = sum(self.sizes)
-        zeros = torch.zeros(1, units, dtype=torch.float64)
-        alpha = (self.upper > -self.lower).double()[None]
-        return _Branches(zeros, alpha, zeros, torch.zeros(1, dtype=torch.float64), zeros)
-
-    def evaluate(self, signs: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The bounds (branches,), every unit's coefficient (branches, units), and the input's."""
-        inputs, units, constant = self.margin
-        n = len(signs)
-        on_x = inputs.expand(n, -1)
-        on_y = [u.expand(n, -1) for u in units]
-        bound = constant.expand(n)
-        parts = [s.split(self.sizes, 1) for s in (signs, alpha, beta)]
-        above = self.above.split(self.sizes)
-        lift = self.lift.split(self.sizes)
-        coefficients: list[Tensor] = [torch.empty(0)] * len(self.sizes)
-        for k in range(len(self.sizes) - 1, -1, -1):
-            sign, slope, multiplier = (part[k] for part in parts)
-            a = coefficients[k] = on_y[k]
-            open_ = sign == 0
-            relaxed = a.clamp(min=0) * slope + a.clamp(max=0) * above[k]
-            bound = bound + (open_ * a.clamp(max=0) * lift[k]).sum(1)
-            z = torch.where(open_, relaxed, a * (sign > 0)) - multiplier * sign
-            layer_inputs, layer_units, layer_constant = self.rows[k]
-            on_x = on_x + z @ layer_inputs
-            bound = bound + z @ layer_constant
-            for j in range(k):
-                on_y[j] = on_y[j] + z @ layer_units[j]
-        bound = bound + on_x @ self.center - on_x.abs() @ self.radius
-        return bound, torch.cat([*coefficients, on_x[:, :0]], 1), on_x
-
-    def improve(self, batch: _Branches, steps: int) -> tuple[_Branches, Tensor]:
-        """Climb the bounds over α and β with Adam; every branch keeps its best.
-
-        The second result has, for each branch, the corner of the box where its bound is attained.
-        """
-        alpha = batch.alpha.clone().requires_grad_(True)
-        beta = batch.beta.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([alpha, beta], lr=RATE)
-        best = torch.full_like(batch.bound, -torch.inf)
-        kept = [batch.alpha, batch.beta, batch.weight, self.center.expand(len(best), -1)]
-        for _ in range(steps):
-            bound, coefficient, on_x = self.evaluate(batch.signs, alpha, beta)
-            better = (bound > best).detach()
-            best = torch.where(better, bound.detach(), best)
-            weight = coefficient.detach().clamp(max=0).abs() * self.lift
-            corner = self.center - on_x.detach().sign() * self.radius
-            now = [alpha.detach(), beta.detach(), weight, corner]
-            kept = [torch.where(better[:, None], a, b) for a, b in zip(now, kept, strict=True)]
-            if bool((best > CLOSED).all()) or not alpha.numel():
+    deadline = time.perf_counter() + time_limit
+    tree = _Tree(question, rows, question.boxes, deadline)
+    witness = tree.grow(EARLY)
+    more = 0
+    for row in sorted(set(tree.open_rows())) if witness is None else []:
+        now = time.perf_counter()
+        boxes = tightened(question.network, question.region, question.boxes, rows[[row]], deadline)
+        if boxes is None:
+            tree.settle(row, CUT)
+        elif boxes is not question.boxes:
+            own = _Tree(question, rows[[row]], boxes, now + 0.5 * (deadline - now))
+            witness = own.grow()
+            more += own.branches
+            if witness is not None:
                 break
-            optimizer.zero_grad()
-            (-bound.sum()).backward()
-            optimizer.step()
-            optimizer.param_groups[0]["lr"] *= DECAY
-            with torch.no_grad():
-                alpha.clamp_(0, 1)
-                beta.clamp_(min=0).mul_(batch.signs != 0)
-        return _Branches(batch.signs, kept[0], kept[1], best, kept[2]), kept[3]
+            if not own.open_rows():
+                tree.settle(row, min(CUT, own.closed[0]))
+    witness = witness or tree.grow()
+    lower = tree.closed
+    lower[tree.open_rows()] = -np.inf
+    return Branching(lower, witness, tree.branches + more)
 
-    def close_leaves(self, batch: _Branches, deadline: float) -> tuple[_Branches, float]:
-        """Solve the linear program of every branch whose units are all fixed.
 
-        Gradient steps come near its optimum, the program reaches it. Returns the branches that
-        have units left, and the smallest safe bound of the others: −∞ if one stays open.
-        """
-        leaf = (batch.signs != 0).all(1).numpy()
-        closed = np.inf
-        for signs in batch.signs[leaf].numpy():
-            binaries = np.flatnonzero(self.program.integer)
-            lower, upper = self.program.lower.copy(), self.program.upper.copy()
-            lower[binaries[signs > 0]] = 1.0
-            upper[binaries[signs < 0]] = 0.0
-            proof = prove_at_least(
-                replace(self.program, lower=lower, upper=upper),
-                PROVED,
-                time_limit=max(0.0, deadline - time.perf_counter()),
-                node_limit=1,
-            )
-            if not proof.finished:
-                return batch, -np.inf
-            closed = min(closed, proof.lower)
-        return batch.take(np.flatnonzero(~leaf)), closed
+class _Tree:
+    """The branches that wait, and the bounds of those that are closed, row by row."""
 
-    def split(self, parents: _Branches) -> _Branches:
+    def __init__(
+        self, question: Question, rows: np.ndarray, boxes: list[Box], deadline: float
+    ) -> None:
+        self.question, self.rows, self.boxes, self.deadline = question, rows, boxes, deadline
+        self.bounds = BranchBounds(question.network, question.region, boxes, rows)
+        self.closed = np.full(len(rows), np.inf)
+        self.branches = 0
+        self.waiting: list[tuple[float, int, Branches]] = []
+        self._stuck: list[int] = []
+        self._witness: Witness | None = None
+        self._order = itertools.count()
+        self._programs: dict[int, Program] = {}
+        double = question.x.detach().cpu().double()[None]
+        self._ball = BALLS[question.norm].around(double, question.eps, question.bounds)
+
+    def grow(self, limit: float = np.inf) -> Witness | None:
+        """Split until nothing waits or ``limit`` is reached; the witness that ended it, if any."""
+        witness = None
+        if not self.branches:
+            self.branches = len(self.rows)
+            witness = self.add(*self.bounds.improve(self.bounds.roots(), ROOT_STEPS))
+            if self.waiting and witness is None and self.bounds.has_hull:
+                roots = self.bounds.fit_planes(self.worst(len(self.rows)), PLANE_STEPS)
+                witness = self.add(*self.bounds.improve(roots, STEPS))
+        while self.waiting and witness is None and self.branches < limit:
+            if self._stuck or time.perf_counter() >= self.deadline:
+                return self._witness
+            parents = self.close_leaves(self.worst(BATCH // 2))
+            if self._stuck or not len(parents.bound):
+                continue
+            children = self.split(parents)
+            self.branches += len(children.bound)
+            if self.bounds.has_hull:
+                children = self.bounds.fit_planes(children, REFIT_STEPS)
+            steps = STEPS if len(children.bound) > FEW else FEW_STEPS
+            witness = self.add(*self.bounds.improve(children, steps))
+        return witness or self._witness
+
+    def settle(self, row: int, lower: float) -> None:
+        """Drop the branches of a row that was proved elsewhere."""
+        self.closed[row] = lower
+        self.waiting = [entry for entry in self.waiting if int(entry[2].row[0]) != row]
+        heapq.heapify(self.waiting)
+        self._stuck = [other for other in self._stuck if other != row]
+
+    def open_rows(self) -> list[int]:
+        """Rows with a branch that is not closed."""
+        return [int(waiting[2].row[0]) for waiting in self.waiting] + self._stuck
+
+    def worst(self, count: int) -> Branches:
+        """Take the waiting branches with the lowest bounds."""
+        count = min(count, len(self.waiting))
+        return Branches.join([heapq.heappop(self.waiting)[2] for _ in range(count)])
+
+    def add(self, batch: Branches, points: Tensor) -> Witness | None:
+        """Close what can be closed and let the others wait, or find a witness near ``points``."""
+        witness = self.try_points(points, batch.row)
+        safe = np.full(len(batch.bound), -np.inf)
+        done = np.flatnonzero((batch.bound > CLOSED).numpy())
+        if len(done):
+            safe[done] = self.bounds.safe(batch.take(done))
+        for i, value in enumerate(safe):
+            row = int(batch.row[i])
+            if value > 0:
+                self.closed[row] = min(self.closed[row], value)
+            else:
+                key = float(batch.bound[i])
+                heapq.heappush(self.waiting, (key, next(self._order), batch.take([i])))
+        return witness
+
+    def split(self, parents: Branches) -> Branches:
         """Both children of every parent, on the open unit with the most to gain."""
-        gain = torch.where(parents.signs == 0, parents.weight + 1e-12 * self.lift, -1.0)
+        gain = torch.where(parents.signs == 0, parents.weight + 1e-12 * self.bounds.lift, -1.0)
         unit = gain.argmax(1)
-        rows = torch.arange(len(unit))
+        places = torch.arange(len(unit))
         children = []
         for sign in (1.0, -1.0):
             signs = parents.signs.clone()
-            signs[rows, unit] = sign
-            values = {**vars(parents), "signs": signs}
-            children.append(_Branches(**values))
-        return _Branches.join(children)
+            signs[places, unit] = sign
+            children.append(replace(parents, signs=signs))
+        return Branches.join(children)
 
-    def try_corners(self, points: Tensor) -> Witness | None:
-        """The corner with the lowest margin, if it is a witness."""
-        if not len(points):
-            return None
-        corners = self.descend(points).numpy()
-        margins = self.question.network.forward(corners) @ self.row
+    def close_leaves(self, batch: Branches) -> Branches:
+        """Solve the linear program of every branch whose units are all fixed; return the others.
+
+        Gradient steps come near its optimum, the program reaches it.
+        """
+        leaf = (batch.signs != 0).all(1).numpy()
+        for i in np.flatnonzero(leaf):
+            row, signs = int(batch.row[i]), batch.signs[i].numpy()
+            program = self.program(row)
+            binaries = np.flatnonzero(program.integer)
+            lower, upper = program.lower.copy(), program.upper.copy()
+            lower[binaries[signs > 0]] = 1.0
+            upper[binaries[signs < 0]] = 0.0
+            bound = self.leaf_bound(replace(program, lower=lower, upper=upper))
+            if bound >= PROVED:
+                self.closed[row] = min(self.closed[row], bound)
+            else:
+                self._stuck.append(row)
+        rest = batch.take(np.flatnonzero(~leaf))
+        if self._stuck:
+            self._stuck.extend(rest.row.tolist())
+        return rest
+
+    def leaf_bound(self, program: Program) -> float:
+        """A safe lower bound of a program whose 0–1 variables are all fixed.
+
+        Where it is not above 0, the program's solution may be the witness.
+        """
+        left = max(0.0, self.deadline - time.perf_counter())
+        region = self.question.region
+        if isinstance(region, L2Ball):
+            solution = solve_in_ball(program, region.center, region.eps, time_limit=left)
+            if solution.duals is None:
+                return -np.inf
+            if solution.status == "infeasible":
+                nothing = np.zeros(program.variables)
+                ray = solution.duals
+                empty = safe_lower_bound(program, ray, objective=nothing, region=region) > 0
+                return np.inf if empty else -np.inf
+            bound = safe_lower_bound(program, solution.duals, region=region)
+            if bound < PROVED and solution.x is not None:
+                self.inspect(solution.x)
+            return bound
+        return prove_at_least(
+            program, PROVED, time_limit=left, node_limit=1, inspect=self.inspect
+        ).lower
+
+    def inspect(self, point: np.ndarray) -> bool:
+        """Keep the witness that a program's solution is, if it is one."""
+        found = self.question.check(point[: self.question.network.input_size])
+        self._witness = self._witness or found
+        return found is not None
+
+    def program(self, row: int) -> Program:
+        """The exact encoding of a row; its 0–1 variables are in the order of the units."""
+        if row not in self._programs:
+            q = self.question
+            inputs = q.box if isinstance(q.region, L2Ball) else q.region  # the ball: leaf_bound
+            encoding = ExactEncoding(q.network, inputs, self.boxes)
+            self._programs[row] = encoding.minimize_logits(self.rows[row])
+        return self._programs[row]
+
+    def try_points(self, points: Tensor, row: Tensor) -> Witness | None:
+        """The point with the lowest margin after a descent, if it is a witness."""
+        candidates = self.descend(points, row).numpy()
+        margins = (self.question.network.forward(candidates) @ self.rows.T).min(1)
         worst = int(margins.argmin())
-        return self.question.check(corners[worst]) if margins[worst] < 0 else None
+        return self.question.check(candidates[worst]) if margins[worst] < 0 else None
 
-    def descend(self, points: Tensor) -> Tensor:
-        """Projected steps down the margin, from every corner: a relaxation only points the way."""
+    def descend(self, points: Tensor, row: Tensor) -> Tensor:
+        """Projected steps down the margin: where a relaxation is lowest only points the way."""
+        shape = (len(points), *self.question.x.shape)
         best, lowest = points, torch.full((len(points),), torch.inf, dtype=torch.float64)
         x = points
         for step in range(DESCENT):
-            margin, gradient = self.margin_and_gradient(x)
+            margin, gradient = self.bounds.row_and_gradient(x, row)
             lower = margin < lowest
             best, lowest = torch.where(lower[:, None], x, best), torch.minimum(margin, lowest)
-            x = x - 0.5 * (1 - step / DESCENT) * self.radius * gradient.sign()
-            x = torch.clamp(x, self.center - self.radius, self.center + self.radius)
+            length = 0.5 * (1 - step / DESCENT) * self.question.eps
+            moved = self._ball.step(x.reshape(shape), -gradient.reshape(shape), length)
+            x = self._ball.project(moved).reshape(len(points), -1)
         return best
-
-    def margin_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """row · logits at every x (points, input_size), on the reduced form, and its gradient."""
-        outputs: list[Tensor] = []
-        active: list[Tensor] = []
-        for inputs, units, constant in self.rows:
-            z = x @ inputs.T + constant
-            z = z + sum((y @ u.T for y, u in zip(outputs, units, strict=True)), torch.zeros(1))
-            active.append(z > 0)
-            outputs.append(z.clamp(min=0))
-        inputs, units, constant = self.margin
-        margin = x @ inputs[0] + constant
-        gradient = inputs.expand(len(x), -1)
-        on_y = [u.expand(len(x), -1) for u in units]
-        for k in range(len(outputs) - 1, -1, -1):
-            margin = margin + outputs[k] @ units[k][0]
-            z = on_y[k] * active[k]
-            layer_inputs, layer_units, _ = self.rows[k]
-            gradient = gradient + z @ layer_inputs
-            for j in range(k):
-                on_y[j] = on_y[j] + z @ layer_units[j]
-        return margin, gradient
-
-    def safe_bounds(self, batch: _Branches, which: np.ndarray) -> np.ndarray:
-        """The bounds of these branches recomputed on the network itself, safe under rounding."""
-        network, boxes, box = self.question.network, self.question.boxes, self.question.box
-        offset, lines = 0, {}
-        for layer, size in zip(self.layers, self.sizes, strict=True):
-            part = slice(offset, offset + size)
-            sign, slope, multiplier = (
-                value[which, part].numpy() for value in (batch.signs, batch.alpha, batch.beta)
-            )
-            common = relu_lines(boxes[layer.step - 1] if layer.step else box)
-            full = [
-                np.repeat(line[None], len(which), axis=0)
-                for line in (common.below, common.above, common.intercept)
-            ]
-            below, above, intercept = full
-            below[:, layer.index] = np.where(sign == 0, slope, sign > 0)
-            above[:, layer.index] = np.where(sign == 0, above[:, layer.index], sign > 0)
-            intercept[:, layer.index] *= sign == 0
-            added = np.zeros_like(below)
-            added[:, layer.index] = -multiplier * sign
-            lines[layer.step] = Lines(below, above, intercept, added)
-            offset += size
-        rows = np.repeat(self.row[None], len(which), axis=0)
-        return rows_lower_bound(network, boxes, box, rows, lines=lines)
-
-
-def _tensors(rows: Rows) -> tuple[Tensor, list[Tensor], Tensor]:
-    return (
-        torch.from_numpy(np.asarray(rows.inputs)),
-        [torch.from_numpy(u) for u in rows.units],
-        torch.from_numpy(rows.constant),
-    )

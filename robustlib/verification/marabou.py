@@ -8,9 +8,12 @@ library rests on it.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 import warnings
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -52,7 +55,8 @@ def ask_marabou(network: Network, box: Box, row: np.ndarray, *, time_limit: floa
     network : Network without max-pooling.
     box : of the flattened input.
     row : (classes,) a row of ``margin_rows``.
-    time_limit : seconds, rounded up to whole ones: Marabou knows no smaller unit.
+    time_limit : wall seconds. Marabou runs in a process of its own, which is ended then: its own
+        limit is not always kept, and a crash of it must not be ours.
 
     Raises
     ------
@@ -64,15 +68,8 @@ def ask_marabou(network: Network, box: Box, row: np.ndarray, *, time_limit: floa
     core = _core()
     start = time.perf_counter()
     query, inputs = _query(core, network, box, row)
-    options = core.Options()
-    options._verbosity = 0
-    options._timeoutInSeconds = max(1, int(np.ceil(time_limit)))
-    status, values, _ = core.solve(query, options, "/dev/null")
-    seconds = time.perf_counter() - start
-    if status not in ("sat", "unsat"):
-        return MarabouAnswer("timeout" if "TIMEOUT" in status.upper() else "error", None, seconds)
-    point = np.array([values[i] for i in inputs]) if status == "sat" else None
-    return MarabouAnswer(status, point, seconds)
+    status, point = _solve_apart(core, query, inputs, time_limit)
+    return MarabouAnswer(status, point, time.perf_counter() - start)
 
 
 def marabou_distortion(
@@ -130,6 +127,37 @@ def marabou_distortion(
             finished = False
             break
     return MarabouDistortion(lower, upper, questions, finished, time.perf_counter() - start)
+
+
+def _solve_apart(
+    core: Any, query: Any, inputs: range, time_limit: float
+) -> tuple[str, np.ndarray | None]:
+    """Solve in a forked process: status, and the point if one was found."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_solve, args=(core, query, inputs, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(time_limit):
+            return "timeout", None
+        status, values = ours.recv()
+    except EOFError:  # it died
+        return "error", None
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if status not in ("sat", "unsat"):
+        return "error", None
+    return status, np.array(values) if status == "sat" else None
+
+
+def _solve(core: Any, query: Any, inputs: range, answers: Connection) -> None:
+    options = core.Options()
+    options._verbosity = 0
+    status, values, _ = core.solve(query, options, os.devnull)
+    answers.send((status, [values[i] for i in inputs] if status == "sat" else []))
 
 
 def _core() -> Any:

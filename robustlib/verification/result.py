@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ TIME_LIMIT, NEAR_TIE, OVERFLOW = (
     "margin within rounding of 0",
     "the bounds overflow",
 )
-STAGES = ("clean", "crown", "pgd", "branch", "lp", "mip")
+LASTING = (TIME_LIMIT, NEAR_TIE, OVERFLOW)
+WORKER_DIED = "the worker process died twice with this input"
+STAGES = ("clean", "crown", "pgd", "alpha", "branch", "lp", "mip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,12 @@ class Verdict:
     witness : the adversarial example, of the input's shape and dtype, or None.
     seconds : wall seconds spent on this input (its share of batched stages).
     note : why an undecided input stayed so, or "".
+    distance : of the witness from the input, in the norm asked; 0 if the input is misclassified,
+        NaN if there is no witness.
+    nodes : branches, or nodes of the engine, that the exact stages looked at.
+    build_seconds, solve_seconds : wall seconds that ``method="mip"`` spent on bounds and encoding,
+        and in the engine.
+    details : what else a method reports, or None.
     """
 
     verdict: str
@@ -46,6 +55,11 @@ class Verdict:
     witness: Tensor | None
     seconds: float
     note: str = ""
+    distance: float = np.nan
+    nodes: int = 0
+    build_seconds: float = 0.0
+    solve_seconds: float = 0.0
+    details: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +92,10 @@ class Verification:
         return np.array([r.seconds for r in self.results])
 
     @property
+    def distance(self) -> np.ndarray:
+        return np.array([r.distance for r in self.results])
+
+    @property
     def witness(self) -> list[Tensor | None]:
         return [r.witness for r in self.results]
 
@@ -86,6 +104,6 @@ class Verification:
         return Counter(self.verdict)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an input: verdict, stage, lower, upper, seconds, note."""
-        names = ("verdict", "stage", "lower", "upper", "seconds", "note")
+        """One row an input: every number and word of its verdict, without witness and details."""
+        names = [f.name for f in fields(Verdict) if f.name not in ("witness", "details")]
         return pd.DataFrame({name: [getattr(r, name) for r in self.results] for name in names})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from robustlib.reproduce.cli import main
 
-COMMANDS = ("reproduce", "check", "book", "serve", "verify", "data", "train")
+COMMANDS = ("reproduce", "check", "book", "serve", "verify", "distortion", "data", "train")
 DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
 
 
@@ -68,6 +69,7 @@ def cpu_of_children() -> float:
         ("verify", "--network", "toy"),
         (*DIGITS, "--indices", "5:2"),
         (*DIGITS, "--indices", "a"),
+        (*DIGITS, "--workers", "0"),
         ("data", "remove"),
     ],
 )
@@ -92,6 +94,10 @@ def test_bad_usage_is_2_with_the_usage(arguments, capsys):
         (("--eps", "nan"), "eps=nan"),
         (("--indices", "499:501"), "500"),
         (("--time-limit", "-3"), "time_limit=-3"),
+        (("--eps", "8"), "eps=8 is larger than the box"),
+        (("--method", "milp"), "method='milp' is not known. Did you mean 'mip'"),
+        (("--workers", "2", "--dask", "tcp://127.0.0.1:1"), "exclude each other"),
+        (("--out", "verdicts.sqlite"), "out='verdicts.sqlite' is the place of the store"),
     ],
 )
 def test_bad_input_is_2_with_one_line_that_names_the_remedy(
@@ -146,9 +152,15 @@ def test_verify_writes_one_row_an_image_and_its_store_makes_the_second_call_free
             assert float(row["upper"]) < 0
         if row["verdict"] == "robust":
             assert float(row["lower"]) > 0
+            assert row["distance"] == ""
+        if row["verdict"] == "misclassified":
+            assert float(row["distance"]) == 0
     assert [row["verdict"] for row in json.loads(printed.out)] == [row["verdict"] for row in rows]
     assert "6/6 images" in printed.err
-    assert Path(f"{out}.sqlite").exists()
+    assert "; left: " not in printed.err.splitlines()[-3]
+    assert re.search(r"adversarial error \d+\.\d\d %, exact", printed.err)
+    assert re.search(r"s for the images; \d+\.\d CPU s now; .*verdicts\.csv", printed.err)
+    assert out.with_suffix(".sqlite").exists()
 
     before = out.read_text()
     assert exit_code(*command) == code
@@ -234,25 +246,70 @@ def test_outside_the_repository_the_book_commands_say_where_to_go(
     assert "change into your clone" in capsys.readouterr().err
 
 
-def test_a_verify_that_was_killed_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_verify_that_was_killed_goes_on_where_it_stopped(workers, tmp_path):
     out = tmp_path / "verdicts.csv"
-    command = [sys.executable, "-m", "robustlib.reproduce.cli", *DIGITS]
-    command += ["--indices", "0:400", "--out", str(out)]
-    store = Path(f"{out}.sqlite")
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
+    command = (*DIGITS, "--indices", "0:400", "--out", str(out), "--workers", workers)
+    store = out.with_suffix(".sqlite")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robustlib.reproduce.cli", *command], stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 300
     while process.poll() is None and not stored(store) and time.monotonic() < end:
         time.sleep(0.01)
     process.kill()
     process.wait()
     with sqlite3.connect(store) as connection:  # mark what is kept: it has to come back as it is
         kept = connection.execute("UPDATE verdicts SET seconds = 123").rowcount
-    assert kept > 0
-    assert exit_code(*DIGITS, "--indices", "0:400", "--out", str(out)) in (0, 1)
+    assert 0 < kept < 400
+    assert exit_code(*command) in (0, 1)
     with out.open(newline="") as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    assert len(seconds) == 400
-    assert seconds.count(123.0) == kept
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(400))
+    assert [float(row["seconds"]) for row in rows].count(123.0) == kept
+    assert stored(store) == 400
+
+
+def test_a_store_of_another_setting_is_refused_in_one_line(tmp_path, capsys):
+    out = ("--out", str(tmp_path / "verdicts.csv"), "--indices", "0:2")
+    exit_code(*DIGITS, *out)
+    before = (tmp_path / "verdicts.csv").read_text()
+    capsys.readouterr()
+    assert exit_code(*DIGITS, *out, "--eps", "0.1") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "verdicts.sqlite' holds answers for eps 0.05, not 0.1" in line
+    assert "give another path" in line
+    assert (tmp_path / "verdicts.csv").read_text() == before
+
+
+def test_a_cluster_needs_its_package_and_a_scheduler(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distributed", None)
+        assert exit_code(*DIGITS, "--dask", "tcp://127.0.0.1:1") == 1
+    assert "pip install 'robustlib[cluster]'" in capsys.readouterr().err
+    monkeypatch.setattr("robustlib.verification.parallel.CONNECT", 0.5)
+    assert exit_code(*DIGITS, "--dask", "tcp://127.0.0.1:1") == 2
+    assert "start one with `dask scheduler`" in capsys.readouterr().err
+
+
+def test_distortion_writes_distances_and_its_store_makes_the_second_call_free(tmp_path, capsys):
+    out = tmp_path / "distances.csv"
+    command = ("distortion", "--network", "digits_mlp", "--dataset", "digits", "--norm", "inf")
+    command += ("--indices", "1,2", "--out", str(out))
+    assert exit_code(*command) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    header = "index,label,nearest,distance,lower,finished,nodes,seconds"
+    assert list(rows[0]) == header.split(",")
+    assert float(rows[0]["distance"]) == 0, "image 1 is misclassified"
+    assert 0 < float(rows[1]["lower"]) <= float(rows[1]["distance"]) < 1
+    assert "2 finished, 0 open" in capsys.readouterr().err
+    before = out.read_text()
+    assert exit_code(*command) == 0
+    assert out.read_text() == before
+    assert exit_code(*command, "--norm", "1") == 2
+    assert "holds answers for norm inf, not 1" in capsys.readouterr().err
 
 
 def stored(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -67,3 +68,16 @@ def test_a_network_with_max_pooling_is_refused():
     box = Box(np.zeros(network.input_size), np.ones(network.input_size))
     with pytest.raises(ValueError, match="without max-pooling"):
         ask_marabou(network, box, margin_rows(0, network.classes)[0], time_limit=1.0)
+
+
+def test_a_question_that_takes_too_long_is_a_timeout_and_a_crash_an_error(monkeypatch):
+    pytest.importorskip("maraboupy")
+    module, shape = random_network(0)
+    network = from_torch(module, shape)
+    box = Box(np.zeros(network.input_size), np.ones(network.input_size))
+    row = margin_rows(0, network.classes)[0]
+    assert ask_marabou(network, box, row, time_limit=0.0).status == "timeout"
+    monkeypatch.setattr("robustlib.verification.marabou._solve", lambda *_: os._exit(1))
+    assert ask_marabou(network, box, row, time_limit=5.0).status == "error"
+    found = marabou_distortion(module, torch.full((3,), 0.5), 0, target=1, upper=0.5)
+    assert (found.lower, found.upper, found.finished) == (0.0, 0.5, False)
