@@ -29,8 +29,9 @@ def fgsm(
     """Take one step of length ``eps`` along the gradient of the cross-entropy.
 
     In the l∞ norm this is the fast gradient sign method, x' = x + ε sign(∇ₓ J(x, y)) (Goodfellow,
-    Shlens and Szegedy 2015); in the l2 norm the gradient is divided by its length instead. The
-    step is exact for a linear model.
+    Shlens and Szegedy 2015); in the l2 norm the gradient is divided by its length instead, and in
+    the l1 norm the coordinates of largest gradient go to the ends of the box until ε is used up.
+    The step is exact for a linear model (in l2 only where it does not leave the box).
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def fgsm(
         True labels; with ``targeted`` the labels to reach.
     eps : float
         Radius of the ball, in the unit of ``x``.
-    norm : {"inf", "2"}
+    norm : {"inf", "2", "1"}
     targeted : bool
         Go toward ``y`` instead of away from it.
     bounds : (float, float)
@@ -69,7 +70,7 @@ def fgsm(
     goal = Goal(checks.labels(y, len(x), classes), -1 if targeted else 1)
     ball = BALLS[norm].around(x.detach(), eps, bounds)
     _, gradient = goal.gradient(model, x)
-    return ball.project(x.detach() + eps * ball.direction(gradient))
+    return ball.project(ball.step(x.detach(), gradient, eps))
 
 
 def pgd(
@@ -93,7 +94,8 @@ def pgd(
     """Projected gradient descent: repeat a step along the gradient and a projection on the ball.
 
     x⁰ is a random point of the ball, x^{t+1} = Π(x^t + α d(∇ₓ J(x^t, y))) with d the sign (l∞) or
-    division by the length (l2) (Madry et al. 2018, equation 2.1 and below). What comes back for
+    division by the length (l2) (Madry et al. 2018, equation 2.1 and below); in l1 the coordinates
+    of largest gradient go to the ends of the box, one after the other. What comes back for
     each image is the best point seen, ``x`` itself included: the one of lowest margin
     logit[y] − max_{j≠y} logit[j], or with ``targets`` max_{j≠t} logit[j] − logit[t]. The attack
     has succeeded where that margin is negative.
@@ -112,7 +114,7 @@ def pgd(
         True labels.
     eps : float
         Radius of the ball, in the unit of ``x``.
-    norm : {"inf", "2"}
+    norm : {"inf", "2", "1"}
     steps : int
         Gradient steps of each run.
     step_size : float, optional
@@ -235,7 +237,7 @@ def _run(
             goal, ball = goal.take(still), ball.take(still)
             if not len(rows):
                 return best, lowest
-        z = ball.project(z + rate * ball.direction(gradient))
+        z = ball.project(ball.step(z, gradient, rate))
     with torch.no_grad():
         keep_better(goal.margin(model(z)))
     return best, lowest

@@ -10,20 +10,32 @@ For a maximum y = max_i x_i, inputs with u_i ≤ max_k l_k are dropped; the othe
 
 A unit that is stably active shares its input's column, one that is stably inactive has none. All
 coefficients are exact: the network's own weights, and the bounds as computed.
+
+Besides a box the inputs may be an l1 ball, which linear rows say exactly, an l2 ball or a simplex.
+Squares are kept linear: t_i stands for (x'_i − x_i)² and is held from below by tangents,
+
+    t_i ≥ 2 d (x'_i − x_i) − d²   for some d,   Σ t_i ≤ ε²,
+
+so the program allows a little more than the ball: proofs hold, and a solution outside of it gets
+its own tangents (``refined``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
 
 from robustlib.bounds.box import Box
+from robustlib.bounds.region import L1Ball, L2Ball, Region, Simplex
 from robustlib.network import Affine, MaxPool, Network, ReLU
+from robustlib.rounding import TINY, UNIT
 from robustlib.solvers.program import Program
 
 ZERO = -1  # stands for a column where the value is 0 throughout
+CURVED = 1e-7  # share of Σ t by which a point may exceed its tangents
 
 
 @dataclass
@@ -91,12 +103,12 @@ class _Rows:
 
 
 class ExactEncoding:
-    """A network over a box as the constraints of a mixed-integer program.
+    """A network over a region as the constraints of a mixed-integer program.
 
     Parameters
     ----------
     network : the network.
-    box : the input box.
+    region : the inputs: a box, a ball or a simplex.
     boxes : bounds of the output of every step (``bounds.network_bounds``).
 
     Attributes
@@ -115,9 +127,12 @@ class ExactEncoding:
     1
     """
 
-    def __init__(self, network: Network, box: Box, boxes: list[Box]) -> None:
+    def __init__(self, network: Network, region: Region, boxes: list[Box]) -> None:
         self._rows = _Rows()
+        box = region.box
         self.inputs = self._rows.variables(box.lower, box.upper)
+        self._squares: tuple[np.ndarray, np.ndarray] | None = None  # columns t, x
+        self._stay_inside(region)
         columns = self.inputs
         for k, step in enumerate(network.steps):
             before = boxes[k - 1] if k else box
@@ -133,12 +148,23 @@ class ExactEncoding:
 
     def minimize_logits(self, row: np.ndarray) -> Program:
         """Minimize row · logits; with a row of ``margin_rows``, the margin over one target."""
+        return self.program(self.objective(row))
+
+    def objective(self, row: np.ndarray) -> np.ndarray:
+        """The coefficients of row · logits on the columns."""
         objective = np.zeros(self._rows.columns)
-        objective[self.logits] = row
+        present = self.logits != ZERO
+        objective[self.logits[present]] = row[present]
+        return objective
+
+    def program(self, objective: np.ndarray) -> Program:
         return self._rows.program(objective)
 
     def closest(self, x: np.ndarray, row: np.ndarray, norm: str) -> Program:
-        """Minimize ‖x' − x‖ subject to row · logits ≤ 0 (their eqs. 3–5), norm "inf" or "1".
+        """Minimize ‖x' − x‖ subject to row · logits ≤ 0 (their eqs. 3–5), in the norm "inf" or "1".
+
+        In the norm "2" the objective is the squared distance, as far as the tangents show it:
+        solve, and go on with what ``refined`` makes of the solution until that is None.
 
         Use it once: its rows stay in the encoding.
         """
@@ -149,15 +175,103 @@ class ExactEncoding:
                 float(np.max(x - rows.lower[0], initial=0.0)),
             )
             t = np.repeat(rows.variables(np.zeros(1), np.array([2.0 * reach + 1.0])), n)
-        else:
+            self._at_least_moves(t, x, np.arange(n))
+        elif norm == "1":
             t = rows.variables(np.zeros(n), 2.0 * (rows.upper[0] - rows.lower[0]) + 1.0)
-        rows.constrain([(self.inputs, 1.0), (t, -1.0)], -np.inf, x)
-        rows.constrain([(self.inputs, -1.0), (t, -1.0)], -np.inf, -x)
+            self._at_least_moves(t, x, np.arange(n))
+        else:
+            t = self._at_least_squares(x)
         targets = np.flatnonzero(row)
         rows.constrain([(self.logits[i : i + 1], row[i]) for i in targets], -np.inf, 0.0)
         objective = np.zeros(rows.columns)
         objective[t] = 1.0
         return rows.program(objective)
+
+    def refined(self, program: Program, point: np.ndarray) -> Program | None:
+        """A program of this encoding with the tangents at a solution whose Σ t lies below Σ d².
+
+        None if the tangents hold there: the point is in the ball, or its distance is the true one.
+        """
+        if self._squares is None:
+            return None
+        t, x = self._squares
+        moves = point[self.inputs] - x
+        short = moves**2 - point[t]
+        allowed = CURVED * float(moves @ moves)
+        which = np.flatnonzero(short > allowed / (2 * len(x)))
+        if short[which].sum() <= 0.5 * allowed:
+            return None
+        columns, values, lower = self._tangents(t, x, moves, which)
+        places = np.repeat(np.arange(len(which)), 2)
+        shape = (len(which), program.variables)
+        added = sparse.csr_array((values.ravel(), (places, columns.ravel())), shape=shape)
+        return replace(
+            program,
+            matrix=sparse.csr_array(sparse.vstack([program.matrix, added])),
+            row_lower=np.append(program.row_lower, lower),
+            row_upper=np.append(program.row_upper, np.full(len(which), np.inf)),
+        )
+
+    def _stay_inside(self, region: Region) -> None:
+        """What a region asks of the inputs besides its box."""
+        rows, n = self._rows, len(self.inputs)
+        if isinstance(region, Simplex):
+            rows.constrain([(self.inputs[i : i + 1], 1.0) for i in range(n)], 1.0, 1.0)
+        elif isinstance(region, L1Ball):
+            self._add_up_to(region)
+        elif isinstance(region, L2Ball):
+            t = self._at_least_squares(region.center)
+            limit = np.nextafter(region.eps * region.eps, np.inf)
+            rows.constrain([(t[i : i + 1], 1.0) for i in range(n)], -np.inf, limit)
+        elif not isinstance(region, Box):
+            raise TypeError(f"no constraints are known for a {type(region).__name__}")
+
+    def _add_up_to(self, ball: L1Ball) -> None:
+        """Σ |x' − x| ≤ eps: x' itself where it can only grow or only fall, else t ≥ |x' − x|."""
+        only_up, only_down = (ball.down == 0) & (ball.up > 0), (ball.up == 0) & (ball.down > 0)
+        both = np.flatnonzero((ball.down > 0) & (ball.up > 0))
+        t = self._rows.variables(np.zeros(len(both)), np.maximum(ball.down, ball.up)[both])
+        self._at_least_moves(t, ball.center, both)
+        sign = only_up.astype(float) - only_down
+        ways = np.flatnonzero(sign)
+        terms: list[tuple[np.ndarray, np.ndarray | float]]
+        terms = [(t[i : i + 1], 1.0) for i in range(len(t))]
+        terms += [(self.inputs[i : i + 1], sign[i]) for i in ways]
+        limit = math.fsum([ball.eps, *(sign[ways] * ball.center[ways])])
+        if terms:
+            self._rows.constrain(terms, -np.inf, math.nextafter(limit, math.inf))
+
+    def _at_least_moves(self, t: np.ndarray, x: np.ndarray, which: np.ndarray) -> None:
+        """t ≥ |x' − x| for some of the inputs."""
+        inputs = self.inputs[which]
+        self._rows.constrain([(inputs, 1.0), (t, -1.0)], -np.inf, x[which])
+        self._rows.constrain([(inputs, -1.0), (t, -1.0)], -np.inf, -x[which])
+
+    def _at_least_squares(self, x: np.ndarray) -> np.ndarray:
+        """New columns t ≥ (x' − x)², as far as the first tangents show it."""
+        if self._squares is not None:  # those of the region, around the same x
+            return self._squares[0]
+        rows = self._rows
+        reach = np.maximum(rows.upper[0] - x, x - rows.lower[0])
+        t = rows.variables(np.zeros(len(x)), 2.0 * reach * reach + TINY)
+        self._squares = t, x
+        for sign in (1.0, -1.0):
+            for share in (1.0, 1.0 / np.sqrt(len(x))):
+                moves = sign * share * reach
+                columns, values, lower = self._tangents(t, x, moves, np.arange(len(x)))
+                pairs = zip(columns.T, values.T, strict=True)
+                rows.constrain(list(pairs), lower, np.inf)
+        return t
+
+    def _tangents(
+        self, t: np.ndarray, x: np.ndarray, moves: np.ndarray, which: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """t − 2 d x' ≥ −d (2 x + d) for d = moves: columns, coefficients, left sides, rounded."""
+        d, at = moves[which], x[which]
+        columns = np.column_stack([t[which], self.inputs[which]])
+        values = np.column_stack([np.ones(len(which)), -2.0 * d])
+        size = np.abs(d) * (2.0 * np.abs(at) + np.abs(d))
+        return columns, values, -d * (2.0 * at + d) - 8.0 * UNIT * size - TINY
 
     def _affine(
         self, step: Affine, columns: np.ndarray, after: Box, needed: np.ndarray

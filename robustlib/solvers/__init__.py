@@ -1,5 +1,6 @@
 """One small problem type, three engines, and bounds that do not take an engine's word."""
 
+from robustlib.solvers.cone import solve_in_ball
 from robustlib.solvers.engines import SOLVERS, SolverError, solve
 from robustlib.solvers.program import Program, Solution
 from robustlib.solvers.safe import safe_lower_bound
@@ -14,4 +15,5 @@ __all__ = [
     "prove_at_least",
     "safe_lower_bound",
     "solve",
+    "solve_in_ball",
 ]

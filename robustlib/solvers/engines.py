@@ -26,6 +26,11 @@ SOLVERS = {
     "scip": ("robustlib.solvers.scip", "pyscipopt"),
     "cvxpy": ("robustlib.solvers.cvxpy_engine", "cvxpy"),
 }
+# The others of Tjeng et al.'s Table 4, for comparison only: their packages are not required.
+COMPARED = {
+    "cbc": ("robustlib.solvers.cbc", "pulp"),
+    "glpk": ("robustlib.solvers.glpk", "swiglpk"),
+}
 
 
 def solve(
@@ -41,7 +46,7 @@ def solve(
     Parameters
     ----------
     solver : "highs", "scip" or "cvxpy" (which hands a mixed-integer program to SCIP, an LP to
-        Clarabel: other algorithms than HiGHS's simplex).
+        Clarabel: other algorithms than HiGHS's simplex); also "cbc" and "glpk", where installed.
     time_limit : wall seconds, or None.
     cutoff : look only for points with objective ≤ cutoff; "infeasible" then says there is none.
     first : stop at the first feasible point (status "limit").
@@ -60,7 +65,8 @@ def solve(
     >>> solve(p).objective
     1.0
     """
-    module, package = SOLVERS[checks.choice("solver", solver, SOLVERS)]
+    engines = SOLVERS | COMPARED
+    module, package = engines[checks.choice("solver", solver, engines)]
     limit = math.inf if time_limit is None else checks.number("time_limit", time_limit, low=0.0)
     try:
         engine = cast(Engine, importlib.import_module(module))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import highspy
 import numpy as np
@@ -23,7 +24,7 @@ _STOPPED = {
 
 
 class HighsModel:
-    """A program kept inside HiGHS: bounds may change between solves, the last basis is reused."""
+    """A program kept inside HiGHS: bounds and objective may change, the last basis is reused."""
 
     def __init__(self, program: Program) -> None:
         self._has_integers = bool(program.integer.any())
@@ -52,6 +53,15 @@ class HighsModel:
 
     def set_bounds(self, column: int, lower: float, upper: float) -> None:
         self._highs.changeColBounds(column, lower, upper)
+
+    def set_objective(self, objective: np.ndarray) -> None:
+        columns = np.arange(len(objective), dtype=np.int32)
+        self._highs.changeColsCost(len(objective), columns, objective)
+
+    def write(self, path: Path) -> None:
+        """As an MPS file, the columns named c0, c1, …, for engines that read one."""
+        if self._highs.writeModel(str(path)) == highspy.HighsStatus.kError:
+            raise RuntimeError(f"HiGHS could not write {path}")
 
     def solve(self, *, time_limit: float = math.inf, first: bool = False) -> Solution:
         start = time.perf_counter()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from robustlib.rounding import UNIT, rounding, underflow
 from robustlib.solvers.program import Program
+
+if TYPE_CHECKING:
+    from robustlib.bounds import Region
 
 
 def safe_lower_bound(
@@ -15,6 +20,7 @@ def safe_lower_bound(
     lower: np.ndarray | None = None,
     upper: np.ndarray | None = None,
     objective: np.ndarray | None = None,
+    region: Region | None = None,
 ) -> float:
     """A lower bound of the LP's optimum, whatever the engine did (Neumaier, Shcherbina 2004).
 
@@ -31,6 +37,8 @@ def safe_lower_bound(
     lower, upper : (n,) the variables' bounds if not the program's own; they must be finite.
     objective : (n,) if not the program's own; zeros turn a Farkas ray into a proof that there is
         no feasible point: a bound above 0.
+    region : a set in which the first variables lie, besides their bounds; its minimum of d takes
+        the place of theirs.
 
     Returns
     -------
@@ -56,6 +64,10 @@ def safe_lower_bound(
     if not np.isfinite(columns).all():  # a column that takes no part may be unbounded
         part = (cost != 0) | (abs(program.matrix).T @ (y != 0) > 0)
         columns = np.where(part, columns, 0.0)
+    if region is not None:
+        n = len(region.box.lower)
+        least = region.minimum(reduced[None, :n])[0] - 2.0 * (gap[:n] @ region.box.magnitude)
+        columns = np.append(columns[n:], least)
     if not np.isfinite(columns).all():
         return -np.inf
     terms = len(rows) + len(columns)

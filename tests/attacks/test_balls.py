@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import eagerpy as ep
+import foolbox
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from robustlib.attacks.balls import BALLS, box, inward
 
@@ -23,8 +27,8 @@ def rational(values: torch.Tensor) -> list[Fraction]:
 def distance_is_within(a: torch.Tensor, b: torch.Tensor, eps: float, norm: str) -> bool:
     """Whether two points are at most ``eps`` apart, in rational arithmetic."""
     gaps = [abs(p - q) for p, q in zip(rational(a), rational(b), strict=True)]
-    if norm == "inf":
-        return max(gaps) <= Fraction(eps)
+    if norm != "2":
+        return (max if norm == "inf" else sum)(gaps) <= Fraction(eps)
     return sum(g * g for g in gaps) <= Fraction(eps) ** 2
 
 
@@ -82,20 +86,68 @@ def test_box_ends_round_into_the_bounds(dtype):
     assert 0.7 - 1e-7 <= high <= 0.7
 
 
-def test_direction_has_norm_one_and_the_largest_product_with_the_gradient():
+def test_a_step_has_its_length_and_the_largest_product_with_the_gradient():
     gradient = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     flat = gradient.flatten(1)
     x = torch.zeros_like(gradient)
-    for norm, dual in (("inf", 1), ("2", 2)):
-        step = BALLS[norm].around(x, 1.0, (-9, 9)).direction(gradient).flatten(1)
+    for norm, dual in (("inf", 1), ("2", 2), ("1", float("inf"))):
+        step = BALLS[norm].around(x, 1.0, (-9, 9)).step(x, gradient, 1.0).flatten(1)
         assert torch.allclose(step.norm(float(norm), dim=1), torch.ones(4, dtype=torch.float64))
         assert torch.allclose((step * flat).sum(1), flat.norm(dual, dim=1))
 
 
-def test_l2_direction_survives_gradients_that_underflow_when_squared():
+def test_l2_step_survives_gradients_that_underflow_when_squared():
     gradient = torch.tensor([[3e-30, 4e-30], [0.0, 0.0]])
-    step = BALLS["2"].around(torch.zeros(2, 2), 1.0, (-1, 1)).direction(gradient)
+    step = BALLS["2"].around(torch.zeros(2, 2), 1.0, (-1, 1)).step(torch.zeros(2, 2), gradient, 1.0)
     assert torch.allclose(step, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+
+
+def test_l1_step_is_the_best_inside_the_box():
+    """The largest increase of a linear function over {‖s‖₁ ≤ length, z + s in the box}: an LP."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        z, gradient = rng.random(6).round(1), rng.normal(size=6).round(1)
+        length = rng.uniform(0, 3)
+        ball = BALLS["1"].around(torch.zeros(1, 6).double(), 9.0, (0.0, 1.0))
+        ours = ball.step(torch.from_numpy(z[None]), torch.from_numpy(gradient[None]), length)[0]
+        best = linprog(
+            -np.concatenate([gradient, -gradient]), A_ub=np.ones((1, 12)), b_ub=[length],
+            bounds=[*((0, 1 - v) for v in z), *((0, v) for v in z)],
+        )  # fmt: skip
+        assert float(gradient @ (ours.numpy() - z)) == pytest.approx(-best.fun, abs=1e-12)
+        assert abs(ours.numpy() - z).sum() <= length + 1e-12
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=seeds, eps=radii, reach=st.floats(0.0, 2.0))
+def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed, eps, reach):
+    """p is nearest iff (z − p)·(q − p) ≤ 0 for all q of the set; a step finds the worst of them."""
+    x = inputs(seed, torch.float64)
+    g = torch.Generator().manual_seed(seed)
+    z = x + reach * torch.randn(x.shape, dtype=torch.float64, generator=g)
+    ball = BALLS["1"].around(x, eps, (0.0, 1.0))
+    p = ball.project(z)
+    q = ball.step(x, z - p, eps)
+    assert ((z - p) * (q - p)).sum(1).max() <= 1e-12
+
+
+def test_l1_projection_is_nearer_than_that_of_foolbox_which_scales():
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 9, dtype=torch.float64, generator=g)
+    z = x + torch.randn(x.shape, dtype=torch.float64, generator=g)
+    scaled = foolbox.attacks.L1PGD().project(ep.astensor(z), ep.astensor(x), 0.7).raw.clamp(0, 1)
+    ours = BALLS["1"].around(x, 0.7, (0.0, 1.0)).project(z)
+    assert ((ours - z).norm(dim=1) <= (scaled - z).norm(dim=1)).all()
+
+
+def test_random_l1_starts_fill_the_ball_uniformly():
+    x = torch.zeros(4000, 2)
+    ball = BALLS["1"].around(x, 1.0, (-1, 1))
+    points = ball.random([torch.Generator().manual_seed(i) for i in range(4000)])
+    size = points.abs().sum(1)
+    assert (size < 0.5).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert (points[:, 0].abs() < 0.5 * size).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert (points > 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_random_l2_starts_fill_the_ball_uniformly():

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from robustlib.attacks import fgsm, pgd
 
 DTYPES = [torch.float32, torch.float64]
-NORMS = ["inf", "2"]
+NORMS = ["inf", "2", "1"]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -71,7 +71,7 @@ def last_input(model: nn.Module, attack) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("norm", "dual"), [("inf", 1), ("2", 2)])
+@pytest.mark.parametrize(("norm", "dual"), [("inf", 1), ("2", 2), ("1", torch.inf)])
 def test_linear_model_reaches_the_exact_worst_case(norm, dual, dtype):
     """Over the ball the margin w·x + b falls by exactly ε times the dual norm of w."""
     model = network(3, sizes=(50, 2), dtype=dtype)
@@ -95,7 +95,7 @@ def test_linear_model_reaches_the_exact_worst_case(norm, dual, dtype):
 ORACLES = {"inf": foolbox.attacks.LinfPGD, "2": foolbox.attacks.L2PGD}
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ORACLES)
 @pytest.mark.parametrize("steps", [1, 2, 10, 40])
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("kind", ["connected", "convolutional"])
@@ -127,7 +127,7 @@ def test_iterates_are_those_of_foolbox(norm, steps, targeted, kind):
     assert torch.allclose(ours, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ORACLES)
 def test_fgsm_is_that_of_foolbox(norm):
     model, x = network(5), torch.rand(16, 6, dtype=torch.float64, generator=generator(3))
     y = predicted(model, x)
@@ -142,6 +142,25 @@ def test_fgsm_is_that_of_foolbox(norm):
             wrapped, x, foolbox.criteria.Misclassification(y), epsilon=0.1
         )
     assert torch.allclose(fgsm(model, x, y, eps=0.1, norm=norm), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_l1_attack_is_stronger_than_those_of_foolbox(seed):
+    """Foolbox divides the gradient by its l1 norm, or keeps one percent of it; both then scale."""
+    model = convolutional(seed)
+    x = torch.rand(40, 1, 8, 8, dtype=torch.float64, generator=generator(seed))
+    y = predicted(model, x)
+    options = {"steps": 20, "random_start": False, "rel_stepsize": 0.125}
+    oracles = [foolbox.attacks.L1PGD(**options), foolbox.attacks.SparseL1DescentAttack(**options)]
+    for eps in (0.5, 1.5):
+        ours = pgd(model, x, y, eps=eps, norm="1", steps=20, random_start=False)
+        reached = int((predicted(model, ours) != y).sum())
+        for oracle in oracles:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+                theirs = oracle(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=eps)[2]
+            assert reached >= int(theirs.sum())
 
 
 # -- what is promised of the result ------------------------------------------------------------
