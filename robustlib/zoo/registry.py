@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -72,6 +73,78 @@ NETWORKS = {
             10,
             "mnist",
             "authors",
+        ),
+        *(
+            Info(
+                f"mlp_{hidden}x20",
+                f"{hidden} hidden layers of 20, trained on clean images only",
+                f"MLP-{hidden}×[20]",
+                partial(architectures.mlp, [20] * hidden),
+                (1, 28, 28),
+                10,
+                "mnist",
+            )
+            for hidden in (2, 3)
+        ),
+        Info(
+            "adv_mlp_b",
+            "two hidden layers of 200, adversarially trained at l-inf eps 0.1",
+            "Adv-MLP_B",
+            lambda: architectures.mlp([200, 200]),
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
+        Info(
+            "adv_cnn_a",
+            "adversarially trained at l-inf eps 0.1 (Madry et al. 2018)",
+            "Adv-CNN_A",
+            architectures.cnn_a,
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
+        *(
+            Info(
+                f"crown_ibp_cnn_a_0{tenth}",
+                f"trained against CROWN-IBP bounds at l-inf eps 0.{tenth} (Zhang et al. 2020)",
+                f"CNN_A, in place of LP_d-CNN_A at eps 0.{tenth}",
+                architectures.cnn_a,
+                (1, 28, 28),
+                10,
+                "mnist",
+            )
+            for tenth in (2, 3, 4)
+        ),
+        Info(
+            "cifar_cnn_a",
+            "trained against CROWN-IBP bounds at l-inf eps 2/255 (Zhang et al. 2020)",
+            "CNN_A for CIFAR-10, in place of LP_d-CNN_A",
+            partial(architectures.cnn_a, 3, 32),
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
+        Info(
+            "cifar_resnet",
+            "a small residual network, trained against CROWN-IBP bounds at l-inf eps 8/255",
+            "a smaller RES, in place of LP_d-RES",
+            architectures.cifar_resnet,
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
+        *(
+            Info(
+                f"digits_cnn_{bounds}",
+                f"a small convolutional network, trained against {text} bounds at l-inf eps 0.1",
+                "CNN_A, shrunk to 8×8 images",
+                architectures.digits_cnn,
+                (1, 8, 8),
+                10,
+                "digits",
+            )
+            for bounds, text in (("ibp", "interval"), ("crown_ibp", "CROWN-IBP"))
         ),
         Info(
             "digits_mlp",

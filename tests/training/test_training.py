@@ -170,6 +170,54 @@ def test_the_record_says_how_the_network_was_made(whole: Path) -> None:
     assert [row["eps"] for row in log(whole)] == ["0.05", "0.1", "0.1", "0.1", "0.1"]
 
 
+@pytest.mark.parametrize("name", ["digits_cnn_ibp", "digits_mlp"])
+def test_a_run_with_examples_held_out(name: str, tmp_path: Path, monkeypatch) -> None:
+    """They are judged after every epoch and never trained on; an interruption changes nothing."""
+    recipe = dataclasses.replace(
+        RECIPES[name], epochs=4, warm_up=1, ramp=2, held_out=97, attack_steps=2
+    )
+    monkeypatch.setitem(RECIPES, name, recipe)
+    record = training.train(name, out=tmp_path / "whole").record
+    with pytest.raises(Stop):
+        training.train(name, out=tmp_path / "parts", progress=stop_at(2))
+    training.train(name, out=tmp_path / "parts")
+    one, two = (load_file(tmp_path / part / f"{name}.safetensors") for part in ("whole", "parts"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+    x, y = data.digits("train", indices=range(1200, 1297))
+    right = zoo.load(name, folder=tmp_path / "whole")(x).argmax(1) == y
+    assert record["log"][-1]["held_out_accuracy"] == float(right.double().mean())
+    expected = {"digits_cnn_ibp": "held_out_ibp_accuracy", "digits_mlp": "held_out_pgd_accuracy"}
+    assert record["log"][-1][expected[name]] <= record["log"][-1]["held_out_accuracy"]
+    if recipe.method == "provable":
+        shares = [record[f"{bound}_certified_accuracy"] for bound in ("ibp", "crown_ibp")]
+        assert max(shares) <= record["pgd_accuracy"] <= record["clean_accuracy"]
+
+    def other_held_out(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = data.digits(split)
+        if split == "train":
+            x[1200:] = 0
+        return x, y
+
+    monkeypatch.setitem(RECIPES, name, dataclasses.replace(recipe, data=other_held_out))
+    training.train(name, out=tmp_path / "other")
+    three = load_file(tmp_path / "other" / f"{name}.safetensors")
+    assert all(torch.equal(one[key], three[key]) for key in one)
+
+
+def test_a_run_that_starts_from_another_network(tmp_path: Path, monkeypatch) -> None:
+    recipe = dataclasses.replace(RECIPES[NAME], start="digits_mlp_standard", learning_rate=1e-9)
+    monkeypatch.setitem(RECIPES, NAME, recipe)
+    training.train(NAME, out=tmp_path)
+    start = zoo.load("digits_mlp_standard").parameters()
+    for a, b in zip(start, zoo.load(NAME, folder=tmp_path).parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+    monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(recipe, start="digits_cnn"))
+    with pytest.raises(ValueError, match=r"start='digits_cnn' is Conv2d.*'digits_mlp' is Fl"):
+        training.train(NAME, out=tmp_path / "other")
+
+
 def test_the_shipped_checkpoints_follow_the_recipes(monkeypatch) -> None:
     monkeypatch.undo()
     for name, recipe in RECIPES.items():
