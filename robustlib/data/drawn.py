@@ -25,6 +25,7 @@ def shapes(
     indices: Sequence[int] | None = None,
     shape: str = "label",
     pattern: str = "label",
+    amplitude: int = AMPLITUDE,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Colored shapes under a faint pattern: two features, each enough by itself.
@@ -34,11 +35,11 @@ def shapes(
     aside, a perturbation in the l∞ norm erases it only if ε ≥ 20/255, where shape and ground meet.
 
     The *non-robust* feature is one of four fixed patterns p of ±1 (:func:`pattern_of`), added with
-    amplitude 6/255 to all three channels. The patterns are orthogonal: ⟨x, p⟩/768 rises by exactly
-    6/255 if p is the pattern that was added, and by 0 if another was. Each of these four numbers
-    correlates with its label by 0.98 or more, and the largest of them tells the label in 99 % of
-    the images or more; yet a perturbation of ε = 6/255 removes the pattern, and ε = 12/255 turns it
-    into another label's.
+    ``amplitude``/255 to all three channels. The patterns are orthogonal: ⟨x, p⟩/768 rises by
+    exactly that much if p is the pattern that was added, and by 0 if another was. At the default
+    of 6/255 each of these four numbers correlates with its label by 0.98 or more, and the largest
+    of them tells the label in 99 % of the images or more; yet a perturbation of ε = 6/255 removes
+    the pattern, and ε = 12/255 turns it into another label's.
 
     The shape is harder to learn, so a network that is trained on both features looks mostly at
     the pattern.
@@ -58,6 +59,8 @@ def shapes(
         What each feature follows: the label; the label's successor (``(y + 1) % 4``, so that the
         features contradict each other); a class drawn without regard to the label; or nothing,
         and it is left out.
+    amplitude : int
+        Of the pattern, in gray levels, at least 1.
     seed : int
         Another seed draws another data set.
 
@@ -86,6 +89,7 @@ def shapes(
     checks.choice("split", split, SPLITS)
     checks.choice("shape", shape, FOLLOWS)
     checks.choice("pattern", pattern, FOLLOWS)
+    checks.count("amplitude", amplitude)
     total = TOTALS[split]
     chosen = positions(split, total, n, indices)
     rng = np.random.default_rng([checks.count("seed", seed, low=0), SPLITS.index(split)])
@@ -101,7 +105,7 @@ def shapes(
     levels = ground + contrast * mask[:, None] + noise
     planted = _followed(pattern, y, other_pattern)
     signs = np.stack([*(_signs(c) for c in range(len(SHAPES))), np.zeros((SIZE, SIZE), int)])
-    levels += AMPLITUDE * signs[planted][:, None]
+    levels += amplitude * signs[planted][:, None]
     return as_tensors(levels[chosen], y[chosen])
 
 

@@ -1,0 +1,275 @@
+"""The experiments of Ilyas et al. (2019) on CIFAR-10: a table, and one function that runs a row.
+
+A row names the data set that a network is trained on, by the recipe and the network that make it,
+and the schedule of training. Its outcome is a record (JSON) and a checkpoint; both, and the data
+set, are kept, and what is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from robustlib import checks, data
+from robustlib.features import files, inversion, measure, mislabeled, networks
+from robustlib.features.training import PRECISIONS, Schedule, fit, predictions
+from robustlib.metrics import Estimate, proportion
+from robustlib.zoo.checkpoints import write_whole
+
+HELD_OUT = 5000  # the last training images: settings are chosen on them, never on test images
+CLASSES = 10
+RECIPES: dict[str, Callable[..., Path]] = {
+    "robust": inversion.robust_dataset,
+    "nonrobust": inversion.nonrobust_dataset,
+    "random": mislabeled.mislabeled_random,
+    "deterministic": mislabeled.mislabeled_deterministic,
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row: what a network is trained on, how, and whether it is attacked afterward.
+
+    Attributes
+    ----------
+    name : str
+    student : Schedule
+        How the network is trained.
+    images : int or None
+        Use the first so many training images; None: all but the held-out ones.
+    recipe : str, optional
+        One of ``RECIPES``; without it the training images themselves are the data set.
+    teacher : str, optional
+        The experiment whose network makes the data set.
+    build : dict
+        Keywords of the recipe.
+    labels : {"set", "random"}
+        "random" replaces the labels of a plain data set by random ones: a control.
+    attack : bool
+        Measure l2 robust accuracy at ``RADII``.
+    architecture : str
+        One of ``ARCHITECTURES``.
+    """
+
+    name: str
+    student: Schedule
+    images: int | None = None
+    recipe: str | None = None
+    teacher: str | None = None
+    build: dict[str, Any] = field(default_factory=dict)
+    labels: str = "set"
+    attack: bool = True
+    architecture: str = "slim_resnet"
+
+
+RADII = (0.25, 0.5)
+ATTACK = {"steps": 20, "restarts": 2, "images": 1000}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are kept, and the data that all experiments share."""
+
+    work: Path
+    records: Path
+    train: tuple[Tensor, Tensor]
+    held_out: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    @classmethod
+    def cifar10(cls, work: Path, records: Path) -> Place:
+        """CIFAR-10 with its last training images held out."""
+        x, y = data.cifar10("train")
+        x = x.contiguous(memory_format=torch.channels_last)
+        test = data.cifar10("test")
+        kept = len(x) - HELD_OUT
+        return cls(work, records, (x[:kept], y[:kept]), (x[kept:], y[kept:]), test)
+
+
+def run(
+    experiment: Experiment,
+    seed: int,
+    place: Place,
+    table: dict[str, Experiment],
+    *,
+    commit: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Run one row for one seed, or return its record if that is there for the same settings.
+
+    The teacher has to be there (run its row first).
+    """
+    settings = settings_of(experiment, table)
+    path = place.records / f"{experiment.name}-{seed}.json"
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["settings"] == settings and checkpoint(place, experiment.name, seed).exists():
+            return record
+    say = progress or (lambda text: None)
+    wall, cpu = time.time(), time.process_time()
+    x, y, about = _data_set(experiment, seed, place, table, say)
+    built = time.process_time() - cpu
+    precision = PRECISIONS[experiment.student.precision]
+    state = place.work / f"{experiment.name}-{seed}.state"
+    net, log = fit(
+        networks.ARCHITECTURES[experiment.architecture],
+        x,
+        y,
+        experiment.student,
+        seed=seed_of(experiment, seed),
+        state=state,
+        watch={"held_out": place.held_out, "held_out_next": _next(place.held_out)},
+        progress=lambda done, total, text: say(f"{experiment.name}: epoch {done}/{total}, {text}"),
+    )
+    numbers = evaluate(net, place, precision, attack=experiment.attack, seed=seed)
+    content = save({key: value.contiguous() for key, value in net.state_dict().items()})
+    write_whole(checkpoint(place, experiment.name, seed), content)
+    record = {
+        "name": experiment.name,
+        "seed": seed,
+        "settings": settings,
+        "numbers": {key: asdict(value) for key, value in numbers.items()},
+        "data_set": about,
+        "log": log,
+        "cpu_seconds": {
+            "build": round(built, 1),
+            "train": round(sum(row["cpu_seconds"] for row in log), 1),
+            "all": round(time.process_time() - cpu, 1),
+        },
+        "wall_seconds": round(time.time() - wall, 1),
+        "device": f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+        "commit": commit,
+    }
+    files.write(path, (json.dumps(record, indent=2) + "\n").encode())
+    state.unlink(missing_ok=True)
+    return record
+
+
+def evaluate(
+    net: nn.Module, place: Place, precision: torch.dtype, *, attack: bool, seed: int
+) -> dict[str, Estimate]:
+    """Accuracy on held-out and test images, and robust accuracy on the first test images."""
+    x, y = place.test
+    labels = predictions(networks.folded(net), x)
+    numbers = {
+        "held_out": measure.accuracy(net, *place.held_out),
+        "test": proportion(int((labels == y).sum()), len(y)),
+        "test_next": proportion(int((labels == (y + 1) % CLASSES).sum()), len(y)),
+    }
+    if attack:
+        some = ATTACK["images"]
+        for eps in RADII:
+            numbers[f"robust_{eps:g}"] = measure.robust_accuracy(
+                net,
+                x[:some],
+                y[:some],
+                eps=eps,
+                steps=ATTACK["steps"],
+                restarts=ATTACK["restarts"],
+                precision=precision,
+                seed=seed,
+            )
+    return numbers
+
+
+def settings_of(experiment: Experiment, table: dict[str, Experiment]) -> dict[str, Any]:
+    """All settings that decide the outcome, the teacher's included."""
+    settings = asdict(experiment)
+    settings["attack_settings"] = dict(ATTACK)
+    if experiment.teacher:
+        settings["teacher"] = settings_of(table[experiment.teacher], table)
+    return json.loads(json.dumps(settings))
+
+
+def checkpoint(place: Place, name: str, seed: int) -> Path:
+    """Where the network of an experiment is kept."""
+    return place.work / f"{name}-{seed}.safetensors"
+
+
+def network(place: Place, experiment: Experiment, seed: int) -> nn.Module:
+    """The trained network of a finished experiment, in evaluation mode."""
+    path = checkpoint(place, experiment.name, seed)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; run {experiment.name!r} first.")
+    net = networks.ARCHITECTURES[experiment.architecture]()
+    net.load_state_dict(load_file(path))
+    return networks.channels_last(net.eval())
+
+
+def _data_set(
+    experiment: Experiment,
+    seed: int,
+    place: Place,
+    table: dict[str, Experiment],
+    say: Callable[[str], None],
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    x, y = place.train
+    x, y = x[: experiment.images], y[: experiment.images]
+    if experiment.recipe is None:
+        if experiment.labels == "random":
+            generator = torch.Generator().manual_seed(seed)
+            y = torch.randint(CLASSES, y.shape, generator=generator)
+        return x, y, {"images": len(x)}
+    assert experiment.teacher is not None
+    teacher = network(place, table[experiment.teacher], seed)
+    folder = RECIPES[experiment.recipe](
+        teacher,
+        x,
+        y,
+        place.work / f"{experiment.name}-{seed}",
+        seed=seed,
+        progress=lambda done, total, text: say(f"{experiment.name}: {done}/{total} images"),
+        **experiment.build,
+    )
+    x, y, about = files.load(folder)
+    kept = ("recipe", "images", "settings", "report")
+    return x, y, {key: about[key] for key in kept}
+
+
+def seed_of(experiment: Experiment, seed: int) -> int:
+    """Teachers have even numbers, students odd ones: none starts from its teacher's weights."""
+    return 2 * seed + (experiment.teacher is not None)
+
+
+def _next(held_out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return held_out[0], (held_out[1] + 1) % CLASSES
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run experiments one after the other; what is there already is skipped."""
+    from robustlib.features.catalog import EXPERIMENTS
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", default=list(EXPERIMENTS), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--work", type=Path, default=Path("_build/features"))
+    parser.add_argument("--records", type=Path, default=Path("_build/features/records"))
+    parser.add_argument("--commit", default="", help="what to write into the records")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows = [EXPERIMENTS[checks.choice("names", name, EXPERIMENTS)] for name in options.names]
+    place = Place.cifar10(options.work, options.records)
+    for seed in options.seeds:
+        for row in rows:
+            record = run(row, seed, place, EXPERIMENTS, commit=options.commit, progress=_say)
+            shown = {key: round(100 * e["value"], 1) for key, e in record["numbers"].items()}
+            _say(f"{row.name} {seed}: {shown}, {record['cpu_seconds']['all']} CPU seconds")
+
+
+def _say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
