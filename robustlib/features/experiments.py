@@ -7,7 +7,6 @@ set, are kept, and what is there already is not made again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from robustlib import checks, data
+from robustlib import data
 from robustlib.features import files, inversion, measure, mislabeled, networks
 from robustlib.features.training import PRECISIONS, Schedule, fit, predictions
 from robustlib.metrics import Estimate, proportion
@@ -34,6 +33,7 @@ RECIPES: dict[str, Callable[..., Path]] = {
     "random": mislabeled.mislabeled_random,
     "deterministic": mislabeled.mislabeled_deterministic,
 }
+ERRORS = "errors"  # the images that the teacher gets wrong, with the labels that it gives them
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Experiment:
     images : int or None
         Use the first so many training images; None: all but the held-out ones.
     recipe : str, optional
-        One of ``RECIPES``; without it the training images themselves are the data set.
+        One of ``RECIPES``, or ``ERRORS``; without it the training images are the data set.
     teacher : str, optional
         The experiment whose network makes the data set.
     build : dict
-        Keywords of the recipe.
+        Keywords of the recipe; ``keep`` names experiments.
     labels : {"set", "random"}
         "random" replaces the labels of a plain data set by random ones: a control.
     attack : bool
@@ -116,6 +116,7 @@ def run(
         if record["settings"] == settings and checkpoint(place, experiment.name, seed).exists():
             return record
     say = progress or (lambda text: None)
+    place.work.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.time(), time.process_time()
     x, y, about = _data_set(experiment, seed, place, table, say)
     built = time.process_time() - cpu
@@ -138,7 +139,7 @@ def run(
         "name": experiment.name,
         "seed": seed,
         "settings": settings,
-        "numbers": {key: asdict(value) for key, value in numbers.items()},
+        "numbers": {key: as_row(value) for key, value in numbers.items()},
         "data_set": about,
         "log": log,
         "cpu_seconds": {
@@ -192,6 +193,11 @@ def settings_of(experiment: Experiment, table: dict[str, Experiment]) -> dict[st
     return json.loads(json.dumps(settings))
 
 
+def as_row(found: Estimate) -> dict[str, Any]:
+    """An estimate for a JSON record: null where nothing was counted."""
+    return asdict(found) if found.n else {"value": None, "low": None, "high": None, "n": 0}
+
+
 def checkpoint(place: Place, name: str, seed: int) -> Path:
     """Where the network of an experiment is kept."""
     return place.work / f"{name}-{seed}.safetensors"
@@ -223,14 +229,21 @@ def _data_set(
         return x, y, {"images": len(x)}
     assert experiment.teacher is not None
     teacher = network(place, table[experiment.teacher], seed)
+    if experiment.recipe == ERRORS:
+        given = predictions(teacher, x)
+        wrong = given != y
+        return x[wrong], given[wrong], {"recipe": ERRORS, "images": int(wrong.sum())}
+    build = dict(experiment.build)
+    if "keep" in build:
+        build["keep"] = [network(place, table[name], seed) for name in build["keep"]]
     folder = RECIPES[experiment.recipe](
         teacher,
         x,
         y,
-        place.work / f"{experiment.name}-{seed}",
+        place.work / f"{_first_of_set(experiment, table)}-{seed}",
         seed=seed,
         progress=lambda done, total, text: say(f"{experiment.name}: {done}/{total} images"),
-        **experiment.build,
+        **build,
     )
     x, y, about = files.load(folder)
     kept = ("recipe", "images", "settings", "report")
@@ -242,34 +255,14 @@ def seed_of(experiment: Experiment, seed: int) -> int:
     return 2 * seed + (experiment.teacher is not None)
 
 
+def _first_of_set(experiment: Experiment, table: dict[str, Experiment]) -> str:
+    """The first row that is trained on the same data set; the set is kept under its name."""
+
+    def key(row: Experiment) -> tuple[object, ...]:
+        return row.recipe, row.teacher, row.images, row.build
+
+    return next((r.name for r in table.values() if key(r) == key(experiment)), experiment.name)
+
+
 def _next(held_out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return held_out[0], (held_out[1] + 1) % CLASSES
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run experiments one after the other; what is there already is skipped."""
-    from robustlib.features.catalog import EXPERIMENTS
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("names", nargs="*", default=list(EXPERIMENTS), help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--work", type=Path, default=Path("_build/features"))
-    parser.add_argument("--records", type=Path, default=Path("_build/features/records"))
-    parser.add_argument("--commit", default="", help="what to write into the records")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows = [EXPERIMENTS[checks.choice("names", name, EXPERIMENTS)] for name in options.names]
-    place = Place.cifar10(options.work, options.records)
-    for seed in options.seeds:
-        for row in rows:
-            record = run(row, seed, place, EXPERIMENTS, commit=options.commit, progress=_say)
-            shown = {key: round(100 * e["value"], 1) for key, e in record["numbers"].items()}
-            _say(f"{row.name} {seed}: {shown}, {record['cpu_seconds']['all']} CPU seconds")
-
-
-def _say(text: str) -> None:
-    print(time.strftime("%H:%M:%S"), text, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -112,7 +112,7 @@ def separate(
     robust = trained(
         "the images, adversarially",
         (x, y),
-        Schedule(epochs=7, batch=32, reach=None, eps=ROBUST, norm="inf"),
+        Schedule(epochs=8, batch=64, rate=0.2, reach=None, eps=ROBUST, norm="inf"),
     )
     found = {"standard": answers(standard), "robust": answers(robust)}
     inverted: dict[str, Any] = {"steps": 20, "step_size": 0.5, "decay": True, "seed": seed}
@@ -126,6 +126,6 @@ def separate(
         path = build(teacher, x[:n], y[:n], place / name, **settings)
         built_x, built_y, _ = files.load(path)
         found[name] = answers(
-            trained(name, (built_x, built_y), Schedule(epochs=6, batch=32, reach=None))
+            trained(name, (built_x, built_y), Schedule(epochs=6, batch=64, rate=0.2, reach=None))
         )
     return found

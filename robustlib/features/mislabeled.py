@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -32,6 +32,7 @@ def mislabeled_random(
     decay: bool = False,
     copies: int = 0,
     reach: int = 0,
+    keep: Sequence[nn.Module] = (),
     seed: int = 0,
     precision: str = "float32",
     batch: int = 128,
@@ -72,6 +73,10 @@ def mislabeled_random(
         flipped at random, freshly drawn at every step. With 0 (the paper) a perturbation of a
         network with strides does not survive a shift by one pixel, so it is lost on a student that
         is trained with augmentation.
+    keep : sequence of nn.Module
+        Networks that should go on seeing y: their cross-entropy toward y is added to the loss.
+        What then moves ``net`` is a bug of that network alone, not a feature (Nakkiran, response
+        5 in the discussion of the paper).
     seed : int
         Decides targets and copies.
     precision : {"float32", "bfloat16"}
@@ -123,6 +128,7 @@ def mislabeled_deterministic(
     decay: bool = False,
     copies: int = 0,
     reach: int = 0,
+    keep: Sequence[nn.Module] = (),
     seed: int = 0,
     precision: str = "float32",
     batch: int = 128,
@@ -153,6 +159,7 @@ def _mislabeled(
     decay: bool,
     copies: int,
     reach: int,
+    keep: Sequence[nn.Module],
     seed: int,
     precision: str,
     batch: int,
@@ -167,7 +174,9 @@ def _mislabeled(
     schedule = Steps(steps, step_size, decay, copies, reach)
     if copies and x.ndim != 4:
         raise ValueError(f"copies={copies} needs images (n, C, H, W); x has {tuple(x.shape)}.")
-    frozen, kind = folded(net), PRECISIONS[precision]
+    for other in keep:
+        builder.check(other, x, y)
+    frozen, kept, kind = folded(net), [folded(other) for other in keep], PRECISIONS[precision]
 
     def make(rows: Tensor) -> dict[str, Tensor]:
         draws = [random_numbers(seed, i) for i in rows.tolist()]
@@ -177,7 +186,10 @@ def _mislabeled(
         copied = torch.stack([_moves(draw, shape, reach) for draw in draws]) if copies else None
 
         def loss(z: Tensor, _: Tensor | None) -> Tensor:
-            return F.cross_entropy(logits(frozen, z, kind), t, reduction="none")
+            toward = F.cross_entropy(logits(frozen, z, kind), t, reduction="none")
+            for other in kept:
+                toward = toward + F.cross_entropy(logits(other, z, kind), y[rows], reduction="none")
+            return toward
 
         start = x[rows]
         stored = rounded(descend(loss, start, schedule, ball(start, eps, norm), copied, norm))
@@ -205,6 +217,7 @@ def _mislabeled(
             "decay": decay,
             "copies": copies,
             "reach": reach,
+            "keep": [files.digest_of_network(other) for other in keep],
             "seed": seed,
             "precision": precision,
         },

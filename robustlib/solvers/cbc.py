@@ -28,7 +28,7 @@ def run(program: Program, *, time_limit: float, first: bool) -> Solution:
         HighsModel(program).write(model)
         command = [pulp.PULP_CBC_CMD().path, str(model), *options, "-solve"]
         log = subprocess.run(
-            [*command, "-printingOptions", "all", "-solution", str(answer), "-quit"],
+            [*command, "-solution", str(answer), "-quit"],
             capture_output=True, text=True, check=False,
         ).stdout  # fmt: skip
         said, *rows = answer.read_text().splitlines() if answer.exists() else [""]
@@ -43,7 +43,7 @@ def run(program: Program, *, time_limit: float, first: bool) -> Solution:
     point = None
     if finished or "no integer solution" not in said:
         point = np.zeros(program.variables)
-        for row in rows:
+        for row in rows:  # the variables that are not 0
             name, value = row.replace("**", "").split()[1:3]
             point[int(name[1:])] = float(value)
     objective = None if point is None else float(program.objective @ point)

@@ -188,7 +188,7 @@ RECIPES = {
         _mnist("mlp_2x20", epochs=20),
         _mnist("mlp_3x20", epochs=20),
         _mnist("adv_mlp_b", **_PGD, ramp=3, epochs=12, learning_rate=2e-3, l1=2e-4),
-        _mnist("adv_cnn_a", **_PGD, ramp=3, epochs=10, learning_rate=2e-3),
+        _mnist("adv_cnn_a", **_PGD, ramp=2, epochs=7, learning_rate=2e-3, l1=1e-4),
         _mnist("crown_ibp_cnn_a_02", eps=0.2, **_BOUNDS),
         _mnist("crown_ibp_cnn_a_03", eps=0.3, start="crown_ibp_cnn_a_02", **_WIDER),
         _mnist("crown_ibp_cnn_a_04", eps=0.4, start="crown_ibp_cnn_a_03", **_WIDER),
@@ -203,7 +203,7 @@ RECIPES = {
             batch=64,
             learning_rate=1.5e-3,
         ),
-        _cifar("cifar_resnet", eps=8 / 255, batch=128, **(_BOUNDS | {"epochs": 14, "ramp": 4})),
+        _cifar("cifar_resnet", eps=8 / 255, batch=128, **_BOUNDS),
         Recipe(
             "toy",
             lambda split: data.toys.two_class(seed=("train", "test").index(split)),

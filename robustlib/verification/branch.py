@@ -34,6 +34,7 @@ PLANE_STEPS = 100  # for the planes above the first layer, at the root
 REFIT_STEPS = 5  # and for each batch
 DESCENT = 10  # projected steps from where each bound is attained, in search of a witness
 PROVED = CUT  # the margin that the linear program of a leaf has to reach
+FEW_UNITS = 100  # that are left for linear programs
 EARLY = 512  # branches before the bounds of the hidden units are tightened
 
 
@@ -76,7 +77,8 @@ def branch(question: Question, rows: np.ndarray, *, time_limit: float) -> Branch
             tree.settle(row, CUT)
         elif boxes is not question.boxes:
             own = _Tree(question, rows[[row]], boxes, now + 0.5 * (deadline - now))
-            witness = own.grow()
+            few = own.bounds.units <= FEW_UNITS and not isinstance(question.region, L2Ball)
+            witness = own.prove() if few else own.grow()
             more += own.branches
             if witness is not None:
                 break
@@ -128,6 +130,19 @@ class _Tree:
             steps = STEPS if len(children.bound) > FEW else FEW_STEPS
             witness = self.add(*self.bounds.improve(children, steps))
         return witness or self._witness
+
+    def prove(self) -> Witness | None:
+        """Branch on linear programs instead, for one row with few units and a margin near 0.
+
+        Gradient steps lose more there than is left to prove.
+        """
+        left = max(0.0, self.deadline - time.perf_counter())
+        proof = prove_at_least(self.program(0), PROVED, time_limit=left, inspect=self.inspect)
+        self.branches += proof.nodes
+        self.closed[0] = proof.lower
+        if not proof.finished:
+            self._stuck.append(0)
+        return self._witness
 
     def settle(self, row: int, lower: float) -> None:
         """Drop the branches of a row that was proved elsewhere."""

@@ -209,10 +209,12 @@ class Cascade(Job[Verdict]):
         outcome = exact_search(question, lower, solver=self.solver, time_limit=self.time_limit)
         low = float(outcome.lower.min())
         if outcome.witness is not None:
-            return adversarial(outcome.stage, low, outcome.witness, 0.0)
-        if low > 0:
-            return Verdict("robust", outcome.stage, low, np.nan, None, 0.0)
-        return Verdict("undecided", outcome.stage, low, np.nan, None, 0.0, outcome.note)
+            found = adversarial(outcome.stage, low, outcome.witness, 0.0)
+        elif low > 0:
+            found = Verdict("robust", outcome.stage, low, np.nan, None, 0.0)
+        else:
+            found = Verdict("undecided", outcome.stage, low, np.nan, None, 0.0, outcome.note)
+        return replace(found, nodes=outcome.nodes)
 
     def given_up(self, image: Image) -> Verdict:
         lower = -np.inf if image.open is None else float(image.open.lower.min())

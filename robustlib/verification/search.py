@@ -25,12 +25,16 @@ BRANCH_SHARE = 0.75  # of the time, for branch and bound before mixed-integer pr
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Lower bounds of the margins, the witness if there is one, the stage, why it ended."""
+    """Lower bounds of the margins, the witness if there is one, the stage, why it ended.
+
+    ``nodes`` counts branches below the roots: of branch and bound, the engine, and the proof tree.
+    """
 
     lower: np.ndarray
     witness: Witness | None
     stage: str
     note: str = ""
+    nodes: int = 0
 
 
 def exact_search(
@@ -57,6 +61,7 @@ def exact_search(
     inputs = slice(0, question.network.input_size)
     found: list[Witness] = []
     stage = "lp" if pooled else "branch"
+    nodes = 0
 
     def inspect(point: np.ndarray) -> bool:
         witness = question.check(point[inputs])
@@ -71,9 +76,10 @@ def exact_search(
         if hardest and not pooled:
             search = branch(question, rows[hardest], time_limit=BRANCH_SHARE * left())
             lower[hardest] = np.maximum(lower[hardest], search.lower)
-            stage = "alpha" if search.branches == len(hardest) else "branch"
+            nodes += search.branches - len(hardest)
+            stage = "branch" if nodes else "alpha"
             if search.witness is not None:
-                return Outcome(lower, search.witness, stage)
+                return Outcome(lower, search.witness, stage, nodes=nodes)
         for i in hardest if pooled else []:
             program = encoding.minimize_logits(rows[i])
             root = prove_at_least(program, PROVED, time_limit=left(), node_limit=1, inspect=inspect)
@@ -84,17 +90,19 @@ def exact_search(
             stage = "mip"
             program = encoding.minimize_logits(rows[i])
             if left() <= 0:
-                return Outcome(lower, None, "mip", TIME_LIMIT)
+                return Outcome(lower, None, "mip", TIME_LIMIT, nodes)
             answer = solve(program, solver=solver, time_limit=left(), cutoff=-CUTOFF, first=True)
+            nodes += answer.nodes
             if answer.x is not None and inspect(answer.x):
-                return Outcome(lower, found[0], "mip")
+                return Outcome(lower, found[0], "mip", nodes=nodes)
             proof = prove_at_least(program, PROVED, time_limit=left(), inspect=inspect)
+            nodes += max(0, proof.nodes - 1)
             lower[i] = max(lower[i], proof.lower)
             if found:
-                return Outcome(lower, found[0], "mip")
+                return Outcome(lower, found[0], "mip", nodes=nodes)
             if not proof.finished:
                 note = TIME_LIMIT if left() <= 0 else NEAR_TIE
-                return Outcome(lower, None, "mip", note)
+                return Outcome(lower, None, "mip", note, nodes)
     except SolverError as error:
-        return Outcome(lower, None, "mip", str(error))
-    return Outcome(lower, None, stage)
+        return Outcome(lower, None, "mip", str(error), nodes)
+    return Outcome(lower, None, stage, nodes=nodes)

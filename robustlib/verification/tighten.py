@@ -58,8 +58,8 @@ def _shrinkage(bounds: BranchBounds, closer: list[Box]) -> float:
     """By what share the intervals of the unstable units became shorter, on average."""
 
     def widths(boxes: list[Box]) -> np.ndarray:
-        parts = ((boxes[layer.step - 1], layer.index) for layer in bounds.layers)
-        return np.concatenate([(box.upper - box.lower)[index] for box, index in parts])
+        parts = [(boxes[layer.step - 1], layer.index) for layer in bounds.layers if layer.step]
+        return np.hstack([*((box.upper - box.lower)[index] for box, index in parts), np.ones(1)])
 
     return float(1 - (widths(closer) / widths(bounds.boxes)).mean())
 
@@ -78,6 +78,8 @@ def tighten(bounds: BranchBounds) -> list[Box] | None:
     for layer, size in zip(bounds.layers, bounds.sizes, strict=True):
         part = slice(offset, offset + size)
         offset += size
+        if not layer.step:  # a ReLU of the inputs, whose box stays
+            continue
         before = boxes[layer.step - 1]
         low, high = before.lower.copy(), before.upper.copy()
         low[layer.index] = np.maximum(low[layer.index], lower[part])
@@ -106,15 +108,17 @@ def _climb(bounds: BranchBounds) -> np.ndarray:
         better = (reached > best).detach()
         best = torch.where(better, reached.detach(), best)
         now = alpha.detach(), scale.detach()
-        kept = tuple(torch.where(better[:, None], a, b) for a, b in zip(now, kept, strict=True))
+        kept = (
+            torch.where(better[:, None], now[0], kept[0]),
+            torch.where(better[:, None], now[1], kept[1]),
+        )
         optimizer.zero_grad()
         (-reached.sum()).backward()
         optimizer.step()
         optimizer.param_groups[0]["lr"] *= DECAY
         with torch.no_grad():
             alpha.clamp_(0, 1)
-    added = (sides * torch.exp(-kept[1])).numpy()
-    factor = 1.0 / np.abs(added).max(axis=1)  # the λ that goes with ``added`` as it was rounded
-    safe = bounds.safe(replace(roots, alpha=kept[0]), added) - CUT
-    reached = factor * safe
-    return np.where(np.isfinite(reached), reached - 4 * UNIT * np.abs(reached) - TINY, -np.inf)
+    extra = (sides * torch.exp(-kept[1])).numpy()
+    factor = 1.0 / np.abs(extra).max(axis=1)  # the λ that goes with ``extra`` as it was rounded
+    safe = factor * (bounds.safe(replace(roots, alpha=kept[0]), extra) - CUT)
+    return np.where(np.isfinite(safe), safe - 4 * UNIT * np.abs(safe) - TINY, -np.inf)

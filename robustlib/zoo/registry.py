@@ -88,7 +88,7 @@ NETWORKS = {
         ),
         Info(
             "adv_mlp_b",
-            "two hidden layers of 200, adversarially trained at l-inf eps 0.1",
+            "two hidden layers of 200, adversarially trained at l-inf eps 0.1, weights kept small",
             "Adv-MLP_B",
             lambda: architectures.mlp([200, 200]),
             (1, 28, 28),
@@ -97,7 +97,7 @@ NETWORKS = {
         ),
         Info(
             "adv_cnn_a",
-            "adversarially trained at l-inf eps 0.1 (Madry et al. 2018)",
+            "adversarially trained at l-inf eps 0.1 (Madry et al. 2018), weights kept small",
             "Adv-CNN_A",
             architectures.cnn_a,
             (1, 28, 28),

@@ -55,8 +55,8 @@ def test_distances_are_rounded_up_and_membership_is_exact(seed, norm, kind):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("chunk", range(3))
 def test_minimum_distortion_is_that_of_brute_force(chunk, norm):
-    """64 networks in each norm, with max-pooling too; every third asks for one target."""
-    for seed in range(22 * chunk, 22 * chunk + 22):
+    """60 networks in each norm, with max-pooling too; every third asks for one target."""
+    for seed in range(20 * chunk, 20 * chunk + 20):
         module, network, x, flat, label = case(seed)
         others = [j for j in range(network.classes) if j != label]
         targets = others[seed % len(others)] if seed % 3 == 0 else None
@@ -83,7 +83,7 @@ def test_minimum_distortion_is_that_of_brute_force(chunk, norm):
 @pytest.mark.parametrize("norm", ["1", "2"])
 @pytest.mark.parametrize("chunk", range(3))
 def test_verdicts_over_a_ball_are_those_of_brute_force(chunk, norm):
-    for seed in range(500 + 20 * chunk, 520 + 20 * chunk):
+    for seed in range(500 + 10 * chunk, 510 + 10 * chunk):
         module, network, x, flat, label = case(seed)
         eps = float(np.random.default_rng(seed).uniform(0.1, 0.8))
         truth = smallest_margins_in_ball(network, flat, label, eps, norm, BOX).min()

@@ -85,6 +85,21 @@ def test_verdicts_equal_brute_force_whatever_is_switched_off(chunk):
             assert nearest - 1e-9 <= verdict.distance <= nearest + 1e-3, case
 
 
+@pytest.mark.parametrize("norm", ["1", "2"])
+def test_other_norms_agree_with_brute_force_and_with_each_objective(norm):
+    for seed in range(9000, 9012):
+        q = question(seed, norm=norm)
+        q = replace(q, eps=2 * q.eps)
+        answers = [
+            decide_by_mip(q, time_limit=20.0, settings=PaperSettings(objective=objective))
+            for objective in OBJECTIVES
+        ]
+        assert len({a.verdict for a in answers}) == 1, (seed, answers)
+        if norm == "1":
+            nearest = smallest_distortion(q.network, q.center, q.label, "1", (0.0, 1.0))
+            assert answers[0].verdict == ("adversarial" if nearest <= q.eps else "robust"), seed
+
+
 @pytest.mark.parametrize("switch", ["asymmetric", "label_elimination", "progressive"])
 def test_a_switch_never_changes_a_verdict(switch):
     for seed in range(3500, 3512):
