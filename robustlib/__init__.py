@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustlib import attacks, data, metrics, plots, theory, training, zoo
+    from robustlib import attacks, data, features, metrics, plots, theory, training, zoo
     from robustlib.pointwise import pointwise_robustness
     from robustlib.verification import min_distortion, verify
 
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "attacks",
     "data",
+    "features",
     "metrics",
     "min_distortion",
     "plots",

@@ -203,7 +203,12 @@ RECIPES = {
             batch=64,
             learning_rate=1.5e-3,
         ),
-        _cifar("cifar_resnet", eps=8 / 255, batch=128, **_BOUNDS),
+        _cifar(
+            "cifar_resnet",
+            eps=8 / 255,
+            batch=128,
+            **(_BOUNDS | {"epochs": 16, "ramp": 4, "kappa": (1.0, 0.0)}),
+        ),
         Recipe(
             "toy",
             lambda split: data.toys.two_class(seed=("train", "test").index(split)),

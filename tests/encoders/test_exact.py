@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from robustlib.bounds import Box, network_bounds, outer_ball
+from robustlib.bounds import Box, Simplex, network_bounds, norm_ball, outer_ball
 from robustlib.encoders.exact import ExactEncoding
 from robustlib.network import Affine, MaxPool, Network, ReLU, from_torch, margin_rows
 from robustlib.solvers import SOLVERS, prove_at_least, solve
-from tests.brute_force import random_network, smallest_distortion, smallest_margins
+from tests.brute_force import (
+    random_network,
+    smallest_distortion,
+    smallest_distortion_to,
+    smallest_margins,
+    smallest_margins_in_ball,
+)
 
 CHUNKS, PER_CHUNK = 10, 30  # 300 networks, in chunks that workers can share
 
@@ -91,3 +97,57 @@ def test_weights_of_windows_with_one_winner_are_not_summed():
     )
     assert set(np.abs(program.matrix.data)) == {1.0, 0.005, 1e14}
     assert prove_at_least(program, 1e-9).lower <= 0.0025 - 0.005 * 0.7
+
+
+@pytest.mark.parametrize("norm", ["1", "2"])
+def test_margins_over_a_ball_equal_brute_force(norm):
+    """The tangents of an l2 ball are added until the solution is in it; every program is below."""
+    for seed in range(16):
+        network, x, label, eps = question(seed)
+        region = norm_ball(x, eps, norm, (0.0, 1.0))
+        encoding = ExactEncoding(network, region, network_bounds(network, region))
+        expected = smallest_margins_in_ball(network, x, label, eps, norm, (0.0, 1.0))
+        for row, margin in zip(margin_rows(label, network.classes), expected, strict=True):
+            program = encoding.minimize_logits(row)
+            rounds = 0
+            while program is not None:
+                answer = solve(program)
+                assert answer.objective <= margin + 1e-5, seed
+                program, rounds = encoding.refined(program, answer.x), rounds + 1
+            assert answer.objective == pytest.approx(margin, abs=1e-5), seed
+            assert rounds < 30
+            assert norm == "2" or rounds == 1
+
+
+def test_the_closest_point_in_l2_equals_brute_force():
+    for seed in range(12):
+        network, x, label, _ = question(seed)
+        box = outer_ball(x, 1.0, (0.0, 1.0))
+        boxes = network_bounds(network, box)
+        found = np.inf
+        for row in margin_rows(label, network.classes):
+            encoding = ExactEncoding(network, box, boxes)
+            program = encoding.closest(x, row, "2")
+            while program is not None:
+                answer = solve(program)
+                if answer.x is None:
+                    break
+                program = encoding.refined(program, answer.x)
+            if answer.objective is not None:
+                found = min(found, np.sqrt(answer.objective))
+        others = [j for j in range(network.classes) if j != label]
+        truth = smallest_distortion_to(network, x, others, "2", (0.0, 1.0))
+        assert found == pytest.approx(truth, abs=1e-4), seed
+
+
+def test_a_simplex_and_coordinates_with_one_way_to_go():
+    """min 2 x₀ − x₁ + x₂: over the simplex −1; from (0, 1, 0.5) with Σ|x' − x| ≤ 0.75 at x₁."""
+    network = Network((Affine(np.array([[2.0, -1.0, 1.0], [0.0, 0.0, 0.0]]), np.zeros(2)),), (3,))
+    for region, least in [
+        (Simplex(3), -1.0),
+        (norm_ball(np.array([0.0, 1.0, 0.5]), 0.75, "1", (0.0, 1.0)), -1.0),
+        (norm_ball(np.array([1.0, 0.0, 0.5]), 0.75, "1", (0.0, 1.0)), 1.0),
+    ]:
+        encoding = ExactEncoding(network, region, network_bounds(network, region))
+        answer = solve(encoding.minimize_logits(np.array([1.0, -1.0])))
+        assert answer.objective == pytest.approx(least, abs=1e-9)

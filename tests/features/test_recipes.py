@@ -91,6 +91,20 @@ def test_targeted_steps_reach_the_best_point_of_the_ball(tmp_path: Path) -> None
     assert about["report"]["distance"] == pytest.approx(0.3, abs=0.01)
 
 
+def test_networks_to_keep_go_on_seeing_the_label(tmp_path: Path) -> None:
+    """One network reads the first half of the pixels, the other the second: the first is moved."""
+    sign = torch.tensor([1.0, -1.0]).repeat(3)
+    half = torch.zeros(2, 12)
+    half[0, :6], half[1, :6] = sign, -sign
+    net, other = (linear(torch.eye(12), weight) for weight in (half, half.flip(1)))
+    x, y = torch.full((4, 3, 2, 2), 0.5), torch.zeros(4, dtype=torch.long)
+    path = features.mislabeled_deterministic(net, x, y, tmp_path / "set", steps=20, keep=[other])
+    z, t, _ = features.load(path)
+    with torch.no_grad():
+        assert torch.equal(net(z).argmax(1), t)
+        assert torch.equal(other(z).argmax(1), y)
+
+
 def test_the_l_inf_variant_moves_every_pixel_by_eps(tmp_path: Path) -> None:
     w = torch.randn(12, generator=torch.Generator().manual_seed(2))
     net = linear(torch.eye(12), torch.stack([w, -w]))

@@ -1,5 +1,7 @@
 """Three engines, one answer; and bounds that do not depend on any of them."""
 
+import sys
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -194,3 +196,23 @@ def test_coefficients_that_the_engine_refuses_are_an_error_of_the_solver():
     )  # fmt: skip
     with pytest.raises(SolverError, match="refused"):
         prove_at_least(huge, 0.0)
+
+
+@pytest.mark.parametrize(("solver", "package"), [("cbc", "pulp"), ("glpk", "swiglpk")])
+def test_engines_for_comparison_agree_with_the_others_where_they_are_installed(solver, package):
+    pytest.importorskip(package)
+    for seed in range(12):
+        program = random_program(seed, integers=bool(seed % 2))
+        expected, answer = solve(program), solve(program, solver=solver)
+        assert answer.status == expected.status == "optimal"
+        assert answer.objective == pytest.approx(expected.objective, abs=1e-5), seed
+    best = solve(program).objective
+    assert solve(program, solver=solver, cutoff=best - 0.1).status == "infeasible"
+    assert solve(program, solver=solver, cutoff=best + 0.1, first=True).x is not None
+
+
+def test_a_missing_engine_is_named_with_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "swiglpk", None)
+    monkeypatch.delitem(sys.modules, "robustlib.solvers.glpk", raising=False)
+    with pytest.raises(SolverError, match="pip install swiglpk"):
+        solve(infeasible_program(), solver="glpk")
