@@ -248,11 +248,18 @@ def _pieces(
     elif isinstance(layer, nn.MaxPool2d):
         places = torch.arange(1, len(flat) + 1.0).reshape(1, *maps.shape[1:])
         shape = layer(places).shape[1:]
-        windows = nn.functional.unfold(places, layer.kernel_size, stride=layer.stride).long() - 1
+        windows = (
+            nn.functional.unfold(
+                places, layer.kernel_size, padding=layer.padding, stride=layer.stride
+            ).long()
+            - 1
+        )  # −1 in the padding
         size = windows.shape[1] // maps.shape[1]
         windows = windows.reshape(maps.shape[1], size, -1).transpose(1, 2).reshape(-1, size)
-        for chosen in itertools.product(range(size), repeat=len(windows)):
-            top = windows[torch.arange(len(windows)), torch.tensor(chosen)]
+        inside = [window[window >= 0].tolist() for window in windows]
+        windows = torch.where(windows >= 0, windows, windows.amax(1, keepdim=True))
+        for chosen in itertools.product(*inside):
+            top = torch.tensor(chosen)
             above = (flat[top][:, None] - flat[windows]).reshape(-1, len(maps))
             out = flat[top].T.reshape(len(maps), *shape)
             yield from _pieces(rest, out, torch.cat([rows, above]), limits)
@@ -339,3 +346,39 @@ def smallest_distortion_to(
             if result.status == 0:
                 best = min(best, result.fun)
     return best
+
+
+def smallest_module_margins_in_ball(
+    module: nn.Sequential, x: np.ndarray, label: int, eps: float, norm: str,
+    bounds: tuple[float, float],
+) -> np.ndarray:  # fmt: skip
+    """Like ``smallest_module_margins``, over the ball of x (the input's shape) in any norm."""
+    n, flat = x.size, x.reshape(-1)
+    radius = eps if norm == "inf" else np.inf
+    limits = np.clip(np.column_stack([flat - radius, flat + radius]), *bounds)
+    start = torch.cat([torch.zeros(1, n), torch.eye(n)]).double().reshape(-1, *x.shape)
+    near = np.block([[np.eye(n), -np.eye(n)], [-np.eye(n), -np.eye(n)]])
+    total = np.repeat([[0.0, 1.0]], n, 1)
+    best: dict[int, float] = {}
+    solvers: dict[int, _Nearest] = {}
+    none = torch.zeros(0, n + 1, dtype=torch.float64)
+    for rows, maps in _pieces(list(module.double()), start, none, limits):
+        a, b = -rows.numpy()[:, 1:], rows.numpy()[:, 0]
+        for j in (j for j in range(maps.shape[1]) if j != label):
+            margin = (maps[:, label] - maps[:, j]).numpy()
+            if norm == "inf":
+                value = _minimum(margin, rows, limits)
+            elif norm == "1":
+                result = linprog(
+                    np.append(margin[1:], np.zeros(n)),
+                    A_ub=np.vstack([np.hstack([a, np.zeros((len(a), n))]), near, total]),
+                    b_ub=np.concatenate([b, flat, -flat, [eps]]),
+                    bounds=[bounds] * n + [(0, None)] * n,
+                )
+                value = result.fun + margin[0] if result.status == 0 else None
+            else:
+                if len(b) not in solvers:
+                    solvers[len(b)] = _Nearest(len(b), flat, bounds, eps)
+                value = solvers[len(b)](a, b, margin[1:]) + margin[0]
+            best[j] = min(best.get(j, np.inf), np.inf if value is None else value)
+    return np.array([best[j] for j in sorted(best)])

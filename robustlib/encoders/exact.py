@@ -90,12 +90,14 @@ class _Rows:
         self.rows += n
 
     def program(self, objective: np.ndarray) -> Program:
-        rows, columns, values = (np.concatenate(part) for part in zip(*self.entries, strict=True))
+        none = np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0)  # no row is fine too
+        entries = zip(none, *self.entries, strict=True)
+        rows, columns, values = (np.concatenate(part) for part in entries)
         return Program(
             objective=objective,
             matrix=sparse.csr_array((values, (rows, columns)), shape=(self.rows, self.columns)),
-            row_lower=np.concatenate(self.row_lower),
-            row_upper=np.concatenate(self.row_upper),
+            row_lower=np.concatenate([np.zeros(0), *self.row_lower]),
+            row_upper=np.concatenate([np.zeros(0), *self.row_upper]),
             lower=np.concatenate(self.lower),
             upper=np.concatenate(self.upper),
             integer=np.concatenate(self.integer),

@@ -181,7 +181,10 @@ def _verify(commands: argparse._SubParsersAction) -> None:
         "      --eps 0.1 --norm inf --time-limit 60 --workers 2 --out verdicts.csv",
     )
     made.add_argument(
-        "--eps", type=float, required=True, help="radius, in the unit of the images (0 to 1)"
+        "--eps",
+        type=_radius,
+        required=True,
+        help="radius, in the unit of the images (0 to 1); 8/255 is a number too",
     )
     made.add_argument(
         "--method",
@@ -309,6 +312,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _radius(text: str) -> float:
+    """A number, or a quotient of two such as 8/255."""
+    top, _, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write 0.1 or 8/255") from None
 
 
 def _port(text: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from robustlib.reproduce.cli import main
+from robustlib.reproduce.cli import main, parser
 
 COMMANDS = ("reproduce", "check", "book", "serve", "verify", "distortion", "data", "train")
 DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
@@ -109,6 +109,12 @@ def test_bad_input_is_2_with_one_line_that_names_the_remedy(
     assert len(lines) == 1
     assert lines[0].startswith("robustlib: error: ")
     assert message in lines[0]
+
+
+def test_a_radius_may_be_a_quotient(capsys):
+    assert parser().parse_args([*DIGITS, "--eps", "8/255"]).eps == 8 / 255
+    assert exit_code(*DIGITS, "--eps", "8/0") == 2
+    assert "'8/0' is not a number; write 0.1 or 8/255" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["reproduce", "check", "book"])

@@ -123,6 +123,18 @@ def test_symmetric_bounds_hold_and_leave_every_unit_open():
                 assert np.array_equal(wide.boxes[k].lower, -wide.boxes[k].upper)
 
 
+@pytest.mark.parametrize("first", [ReLU(2), MaxPool(np.array([[0], [1]]))])
+def test_a_network_that_starts_without_weights(first):
+    """The programs of its first units have no rows: what stands before them is settled."""
+    affine, last = Affine(np.array([[1.0, -1.0]]), np.zeros(1)), Affine(np.eye(1), np.zeros(1))
+    network, box = Network((first, affine, ReLU(1), last), (2,)), Box(np.zeros(2), np.ones(2))
+    for stages in STAGES:
+        z = tighten(network, box, stages=stages).boxes[1]
+        assert (z.lower[0], z.upper[0]) == pytest.approx((-1.0, 1.0))
+        assert z.lower[0] <= -1.0
+        assert z.upper[0] >= 1.0
+
+
 def test_time_and_engines_that_fail_leave_the_bounds_of_intervals(monkeypatch):
     network, box = question(4000)  # two hidden layers
     intervals = tighten(network, box, stages=("interval",))
