@@ -293,7 +293,8 @@ def max_winner(step: MaxPool, before: Box) -> tuple[np.ndarray, np.ndarray, np.n
     """Per window: the input of largest lower bound, whether it always wins, the largest upper."""
     lower = step.gather(before.lower, -np.inf)
     upper = step.gather(before.upper, -np.inf)
-    place = lower.argmax(axis=1)
+    real = np.maximum(before.lower, np.finfo(float).min)  # above the padding's −∞
+    place = step.gather(real, -np.inf).argmax(axis=1)
     rows = np.arange(step.size)
     others = upper.copy()
     others[rows, place] = -np.inf

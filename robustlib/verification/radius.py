@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -211,15 +212,21 @@ class _Programs:
     def __init__(self, network: Network, region: Region, boxes: list[Box]) -> None:
         prefix = Network(network.steps[: len(boxes)], network.input_shape)
         self.region = region
+        self.model: HighsModel | None = None
+        if not all(np.isfinite([*box.lower, *box.upper]).all() for box in boxes):
+            return  # no programs, and no bounds
         # an l2 ball is left to the cone program
         inputs = region.box if isinstance(region, L2Ball) else region
         self.encoding = Relaxation(prefix, inputs, boxes)
 
         self.program = self.encoding.minimize_logits(np.zeros(len(self.encoding.logits)))
-        self.model = HighsModel(self.program)
+        with suppress(RuntimeError):  # coefficients beyond the engine's range
+            self.model = HighsModel(self.program)
 
     def minimum(self, row: np.ndarray) -> float:
         """A safe lower bound of row · (output of the last step)."""
+        if self.model is None:
+            return -math.inf
         objective = self.encoding.objective(row)
         if isinstance(self.region, L2Ball):
             ball = self.region

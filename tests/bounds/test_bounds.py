@@ -17,7 +17,7 @@ from robustlib.bounds import (
     outer_ball,
     rows_lower_bound,
 )
-from robustlib.network import Affine, Network, ReLU, from_torch, margin_rows
+from robustlib.network import Affine, MaxPool, Network, ReLU, from_torch, margin_rows
 from tests.brute_force import random_network, smallest_margins
 
 
@@ -171,3 +171,14 @@ def test_an_overflow_proves_nothing():
     assert boxes[-1].lower[0] == -np.inf
     assert boxes[-1].upper[0] == np.inf
     assert lower.tolist() == [-np.inf]
+
+
+def test_a_padded_window_of_inputs_without_bounds_proves_nothing():
+    """Where every lower bound is −∞ the largest one is not that of the padding."""
+    steps = (Affine(np.full((2, 1), 1e200), np.zeros(2)), ReLU(2),
+             Affine(np.array([[1e200, -1e200]]), np.zeros(1)), MaxPool(np.array([[-1, 0]])),
+             Affine(np.array([[1.0], [0.0]]), np.zeros(2)))  # fmt: skip
+    network, box = Network(steps, (1,)), Box(np.zeros(1), np.ones(1))
+    with np.errstate(all="ignore"):
+        boxes = network_bounds(network, box)
+        assert rows_lower_bound(network, boxes, box, margin_rows(0, 2)).tolist() == [-np.inf]

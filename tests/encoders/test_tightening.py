@@ -153,6 +153,15 @@ def test_time_and_engines_that_fail_leave_the_bounds_of_intervals(monkeypatch):
             assert np.array_equal(a.upper, b.upper)
 
 
+def test_weights_beyond_the_engine_leave_the_bounds_of_intervals():
+    first, second = Affine(np.array([[1e16], [-1e16]]), np.zeros(2)), Affine(np.eye(2), -np.ones(2))
+    network = Network((first, ReLU(2), second, ReLU(2), Affine(np.eye(2), np.zeros(2))), (1,))
+    box = Box(-np.ones(1), np.ones(1))
+    intervals = tighten(network, box, stages=("interval",))
+    for a, b in zip(intervals.boxes, tighten(network, box).boxes, strict=True):
+        assert np.array_equal([a.lower, a.upper], [b.lower, b.upper])
+
+
 def test_the_relaxation_is_what_the_exact_encoding_relaxes_to():
     """For each step and a random row: the same optimum; the multipliers' bound meets it."""
     for seed in range(4300, 4332):

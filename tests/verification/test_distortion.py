@@ -168,3 +168,22 @@ def test_bad_targets_and_methods_are_named():
         certified_radius(net, x, 3, method="lpfull")
     with pytest.raises(ValueError, match="norm='0'"):
         certified_radius(net, x, 3, norm="0")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("method", METHODS)
+def test_bounds_that_overflow_end_the_radius(method, norm):
+    """max(a x − 2a, 0) · (b − b) with a b infinite: from x = 2 on the bounds are."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    net = net.double().eval().requires_grad_(False)
+    for layer, weight, bias in (
+        (net[0], [[1e300], [1e300]], [-2e300, -2e300]),
+        (net[2], [[1e10, -1e10], [0.0, 0.0]], [0.0, 0.0]),
+        (net[4], [[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0]),
+    ):
+        layer.weight[:] = torch.tensor(weight, dtype=torch.float64)
+        layer.bias[:] = torch.tensor(bias, dtype=torch.float64)
+    x = torch.tensor([0.5], dtype=torch.float64)
+    with np.errstate(all="ignore"):
+        found = certified_radius(net, x, 0, norm=norm, method=method, bounds=(0.0, 3.0))
+    assert 1.4 < found < 1.6
