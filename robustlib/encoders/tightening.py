@@ -234,10 +234,13 @@ class _Engine:
         return dense[0], float(self.affine.bias[unit])
 
     @cached_property
-    def relaxation(self) -> tuple[Relaxation, Program, HighsModel]:
+    def relaxation(self) -> tuple[Relaxation, Program, HighsModel | None]:
         encoding = Relaxation(self.prefix, self.region, self.boxes)
         program = encoding.minimize_logits(np.zeros(len(encoding.logits)))
-        return encoding, program, HighsModel(program)
+        try:
+            return encoding, program, HighsModel(program)
+        except RuntimeError:  # coefficients beyond its range
+            return encoding, program, None
 
     @cached_property
     def exact(self) -> ExactEncoding:
@@ -246,6 +249,8 @@ class _Engine:
     def by_lp(self, row: np.ndarray, time_limit: float) -> float:
         """One model for all units: only the objective changes, the basis stays."""
         encoding, program, model = self.relaxation
+        if model is None:
+            return -math.inf
         objective = encoding.objective(row)
         model.set_objective(objective)
         try:
