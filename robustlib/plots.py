@@ -31,6 +31,7 @@ COLORS = {
     # methods, from the cheapest bound to the exact answer; then the attacks
     "clean": GRAY,
     "crown": GREEN,
+    "alpha": PURPLE,
     "branch": BLACK,
     "lp": SKY,
     "mip": BLUE,
