@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from robustlib import checks
 from robustlib.bounds import Box
-from robustlib.network import Affine, MaxPool, Network, from_torch
+from robustlib.network import Affine, MaxPool, Network, from_torch, margin_rows
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ class MarabouDistortion:
     seconds: float
 
 
-def ask_marabou(network: Network, box: Box, row: np.ndarray, *, time_limit: float) -> MarabouAnswer:
-    """Is there a point of ``box`` with row · logits ≤ 0?
+def ask_marabou(
+    network: Network, box: Box, rows: np.ndarray, *, time_limit: float
+) -> MarabouAnswer:
+    """Is there a point of ``box`` with row · logits ≤ 0 for every one of the rows?
 
     Parameters
     ----------
     network : Network without max-pooling.
     box : of the flattened input.
-    row : (classes,) a row of ``margin_rows``.
+    rows : (rows, classes).
     time_limit : wall seconds. Marabou runs in a process of its own, which is ended then: its own
         limit is not always kept, and a crash of it must not be ours.
 
@@ -71,7 +73,7 @@ def ask_marabou(network: Network, box: Box, row: np.ndarray, *, time_limit: floa
     """
     core = _core()
     start = _cpu_seconds()
-    query, inputs = _query(core, network, box, row)
+    query, inputs = _query(core, network, box, rows)
     status, point = _solve_apart(core, query, inputs, time_limit)
     return MarabouAnswer(status, point, _cpu_seconds() - start)
 
@@ -93,7 +95,7 @@ def marabou_distortion(
     bounds: tuple[float, float] = (0.0, 1.0),
     time_limit: float = 60.0,
 ) -> MarabouDistortion:
-    """Bisect the l∞ radius at which Marabou finds a point with logit[target] ≥ logit[y].
+    """Bisect the l∞ radius at which Marabou finds a point where no logit is above the target's.
 
     Parameters
     ----------
@@ -116,8 +118,7 @@ def marabou_distortion(
     if y == target or not 0 <= target < network.classes:
         raise ValueError(f"target={target} must be a label of the network other than y={y}.")
     center = x.detach().double().reshape(-1).numpy()
-    row = np.zeros(network.classes)
-    row[y], row[target] = 1.0, -1.0
+    rows = -margin_rows(target, network.classes)
     start = time.perf_counter()
     lower, questions, finished, seconds = 0.0, 0, True, 0.0
     while upper - lower > tolerance:
@@ -127,7 +128,7 @@ def marabou_distortion(
             break
         eps = 0.5 * (lower + upper)
         box = Box(np.maximum(center - eps, low_bound), np.minimum(center + eps, high_bound))
-        answer = ask_marabou(network, box, row, time_limit=left)
+        answer = ask_marabou(network, box, rows, time_limit=left)
         questions, seconds = questions + 1, seconds + answer.seconds
         if answer.status == "sat":
             upper = eps
@@ -183,7 +184,7 @@ def _core() -> Any:
     return MarabouCore
 
 
-def _query(core: Any, network: Network, box: Box, row: np.ndarray) -> tuple[Any, range]:
+def _query(core: Any, network: Network, box: Box, rows: np.ndarray) -> tuple[Any, range]:
     """One variable for every input, pre-activation and activation; one equation for each row."""
     query = core.InputQuery()
     count = network.input_size + sum(step.size for step in network.steps)
@@ -213,12 +214,13 @@ def _query(core: Any, network: Network, box: Box, row: np.ndarray) -> tuple[Any,
         before = after
     for place, variable in enumerate(before):
         query.markOutputVariable(variable, place)
-    margin = core.Equation(core.Equation.LE)
-    for variable, coefficient in zip(before, row, strict=True):
-        if coefficient:
-            margin.addAddend(float(coefficient), variable)
-    margin.setScalar(0.0)
-    query.addEquation(margin)
+    for row in rows:
+        margin = core.Equation(core.Equation.LE)
+        for variable, coefficient in zip(before, row, strict=True):
+            if coefficient:
+                margin.addAddend(float(coefficient), variable)
+        margin.setScalar(0.0)
+        query.addEquation(margin)
     return query, inputs
 
 

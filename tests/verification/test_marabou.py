@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_marabou_finds_a_point_exactly_where_brute_force_says_there_is_one(seed)
     for row, margin in zip(margin_rows(0, network.classes), smallest, strict=True):
         if abs(margin) < 1e-4:
             continue
-        answer = ask_marabou(network, box, row, time_limit=20.0)
+        answer = ask_marabou(network, box, row[None], time_limit=20.0)
         assert answer.status == ("sat" if margin < 0 else "unsat")
         if answer.point is not None:
             assert network.forward(answer.point[None])[0] @ row <= 1e-5
@@ -52,6 +53,17 @@ def test_bisection_encloses_the_smallest_distortion():
         assert found.upper - found.lower <= 1e-3
 
 
+def test_the_target_has_to_beat_every_other_label():
+    """Logits (0, x, 1): label 1 beats label 0 from x = 0 on, and is the largest from x = 1 on."""
+    pytest.importorskip("maraboupy")
+    module = nn.Sequential(nn.Linear(1, 3)).eval()
+    module[0].weight.data = torch.tensor([[0.0], [1.0], [0.0]])
+    module[0].bias.data = torch.tensor([0.0, 0.0, 1.0])
+    x = torch.tensor([0.25])
+    found = marabou_distortion(module, x, 2, target=1, upper=2.0, bounds=(-2.0, 2.0))
+    assert found.lower - 1e-6 <= 0.75 <= found.upper + 1e-6
+
+
 def test_max_pooling_the_own_label_and_a_missing_package_are_refused(monkeypatch):
     module = nn.Sequential(nn.Linear(2, 2)).eval()
     with pytest.raises(ValueError, match="target=0 must be a label"):
@@ -67,7 +79,7 @@ def test_a_network_with_max_pooling_is_refused():
     network = from_torch(module, shape)
     box = Box(np.zeros(network.input_size), np.ones(network.input_size))
     with pytest.raises(ValueError, match="without max-pooling"):
-        ask_marabou(network, box, margin_rows(0, network.classes)[0], time_limit=1.0)
+        ask_marabou(network, box, margin_rows(0, network.classes)[:1], time_limit=1.0)
 
 
 def test_a_question_that_takes_too_long_is_a_timeout_and_a_crash_an_error(monkeypatch):
@@ -75,8 +87,9 @@ def test_a_question_that_takes_too_long_is_a_timeout_and_a_crash_an_error(monkey
     module, shape = random_network(0)
     network = from_torch(module, shape)
     box = Box(np.zeros(network.input_size), np.ones(network.input_size))
-    row = margin_rows(0, network.classes)[0]
-    assert ask_marabou(network, box, row, time_limit=0.0).status == "timeout"
+    row = margin_rows(0, network.classes)[:1]
+    monkeypatch.setattr("robustlib.verification.marabou._solve", lambda *_: time.sleep(60))
+    assert ask_marabou(network, box, row, time_limit=0.1).status == "timeout"
     monkeypatch.setattr("robustlib.verification.marabou._solve", lambda *_: os._exit(1))
     assert ask_marabou(network, box, row, time_limit=5.0).status == "error"
     found = marabou_distortion(module, torch.full((3,), 0.5), 0, target=1, upper=0.5)
