@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pulp
 
 from robustlib.solvers.highs import HighsModel
 from robustlib.solvers.program import Program, Solution
 
 
 def run(program: Program, *, time_limit: float, first: bool) -> Solution:
+    import pulp
+
     start = time.perf_counter()
     options = ["-threads", "0", "-ratioGap", "0", "-allowableGap", "1e-7"]
     if time_limit < math.inf:

@@ -69,17 +69,15 @@ def solve(
     module, package = engines[checks.choice("solver", solver, engines)]
     limit = math.inf if time_limit is None else checks.number("time_limit", time_limit, low=0.0)
     try:
-        engine = cast(Engine, importlib.import_module(module))
+        return cast(Engine, importlib.import_module(module)).run(
+            program if cutoff is None else program.with_cutoff(cutoff),
+            time_limit=limit,
+            first=first,
+        )
     except ImportError as error:
         raise SolverError(
             f"solver={solver!r} needs the package {package}, which cannot be imported ({error}); "
             f"install it with: pip install {package}"
         ) from error
-    try:
-        return engine.run(
-            program if cutoff is None else program.with_cutoff(cutoff),
-            time_limit=limit,
-            first=first,
-        )
     except (RuntimeError, ArithmeticError, ValueError) as error:
         raise SolverError(f"solver={solver!r} failed: {error}") from error

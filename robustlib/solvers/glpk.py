@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import swiglpk as glpk
 
 from robustlib.solvers.highs import HighsModel
 from robustlib.solvers.program import Program, Solution
@@ -16,6 +15,8 @@ from robustlib.solvers.program import Program, Solution
 
 def run(program: Program, *, time_limit: float, first: bool) -> Solution:
     """``first`` has no counterpart here: the optimum is found in any case."""
+    import swiglpk as glpk
+
     start = time.perf_counter()
     glpk.glp_term_out(glpk.GLP_OFF)
     problem = glpk.glp_create_prob()
