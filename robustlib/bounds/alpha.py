@@ -78,7 +78,7 @@ class BranchBounds:
         self.network, self.region, self.boxes, self.rows = network, region, boxes, rows
         self.layers = reduce_network(network, region.box, boxes)
         last = len(network.steps) - 1
-        self._margin = _tensors(reduce_rows(network, boxes, self.layers, rows, last))
+        self._margin = _tensors(reduce_rows(network, region.box, boxes, self.layers, rows, last))
         self._hidden = [_tensors(layer.rows) for layer in self.layers]
         self.sizes = [len(layer.index) for layer in self.layers]
         self.units = sum(self.sizes)

@@ -120,7 +120,7 @@ def rows_lower_bound(
         step = network.steps[i]
         before = boxes[i - 1] if i else region.box
         if isinstance(step, Affine):
-            rows, shift, slack = _through_affine(rows, step, before)
+            rows, shift, slack = through_affine(rows, step, before)
         elif isinstance(step, ReLU):
             chosen = relu_lines(before) if lines is None else lines[i]
             if chosen.planes is not None:
@@ -144,9 +144,10 @@ def rows_lower_bound(
     return np.where(np.isfinite(lower), lower, -np.inf)
 
 
-def _through_affine(
+def through_affine(
     rows: Matrix, step: Affine, before: Box
 ) -> tuple[Matrix, np.ndarray, np.ndarray]:
+    """Rows on the step's input, rows · bias, and what rounding can do to their sum."""
     weight = step.weight
     shift = rows @ step.bias
     terms = max(weight.shape)

@@ -135,9 +135,14 @@ class ExactEncoding:
         self.inputs = self._rows.variables(box.lower, box.upper)
         self._squares: tuple[np.ndarray, np.ndarray] | None = None  # columns t, x
         self._stay_inside(region)
+        self.logits = self._outputs(network, region, boxes)
+        self.binaries = int(sum(flags.sum() for flags in self._rows.integer))
+
+    def _outputs(self, network: Network, region: Region, boxes: list[Box]) -> np.ndarray:
+        """The columns of the last step's output, after all that leads there."""
         columns = self.inputs
         for k, step in enumerate(network.steps):
-            before = boxes[k - 1] if k else box
+            before = boxes[k - 1] if k else region.box
             if isinstance(step, Affine):
                 following = network.steps[k + 1] if k + 1 < len(network.steps) else None
                 columns = self._affine(step, columns, boxes[k], _needed(following, boxes[k]))
@@ -145,8 +150,7 @@ class ExactEncoding:
                 columns = self._relu(columns, before)
             elif isinstance(step, MaxPool):
                 columns = self._apart(self._max(step, columns, before), boxes[k])
-        self.logits = columns
-        self.binaries = int(sum(flags.sum() for flags in self._rows.integer))
+        return columns
 
     def minimize_logits(self, row: np.ndarray) -> Program:
         """Minimize row · logits; with a row of ``margin_rows``, the margin over one target."""

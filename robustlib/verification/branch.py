@@ -3,7 +3,8 @@
 All rows of a question share one tree: the branches with the lowest bounds are split next, whichever
 row they belong to. The bounds are those of ``bounds.alpha``; a branch is closed only by one that is
 safe under rounding. A row that is still open after a while gets a tree of its own, if the bounds of
-its hidden units shrink where an attack would succeed (``verification.tighten``).
+its hidden units shrink where an attack would succeed (``verification.tighten``). With few unstable
+units a tree of small linear programs is faster, and comes closer to a tie.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from robustlib.attacks.balls import BALLS
 from robustlib.bounds import Box, L2Ball
 from robustlib.bounds.alpha import CLOSED, BranchBounds, Branches
-from robustlib.encoders.exact import ExactEncoding
+from robustlib.encoders.reduced import ReducedEncoding
 from robustlib.solvers import Program, prove_at_least, safe_lower_bound, solve_in_ball
 from robustlib.verification.question import Question
 from robustlib.verification.tighten import CUT, tightened
@@ -34,7 +35,7 @@ PLANE_STEPS = 100  # for the planes above the first layer, at the root
 REFIT_STEPS = 5  # and for each batch
 DESCENT = 10  # projected steps from where each bound is attained, in search of a witness
 PROVED = CUT  # the margin that the linear program of a leaf has to reach
-FEW_UNITS = 100  # that are left for linear programs
+FEW_UNITS = 150  # that are left for linear programs
 EARLY = 512  # branches before the bounds of the hidden units are tightened
 
 
@@ -68,17 +69,23 @@ def branch(question: Question, rows: np.ndarray, *, time_limit: float) -> Branch
     """
     deadline = time.perf_counter() + time_limit
     tree = _Tree(question, rows, question.boxes, deadline)
-    witness = tree.grow(EARLY)
+    programs = not isinstance(question.region, L2Ball)
+    few = programs and tree.bounds.units <= FEW_UNITS
+    witness = tree.grow(len(rows) if few else EARLY)
     more = 0
     for row in sorted(set(tree.open_rows())) if witness is None else []:
         now = time.perf_counter()
-        boxes = tightened(question.network, question.region, question.boxes, rows[[row]], deadline)
+        boxes: list[Box] | None = question.boxes
+        if not few:
+            boxes = tightened(
+                question.network, question.region, question.boxes, rows[[row]], deadline
+            )
         if boxes is None:
             tree.settle(row, CUT)
-        elif boxes is not question.boxes:
+        elif few or boxes is not question.boxes:
             own = _Tree(question, rows[[row]], boxes, now + 0.5 * (deadline - now))
-            few = own.bounds.units <= FEW_UNITS and not isinstance(question.region, L2Ball)
-            witness = own.prove() if few else own.grow()
+            few_left = programs and own.bounds.units <= FEW_UNITS
+            witness = own.prove() if few_left else own.grow()
             more += own.branches
             if witness is not None:
                 break
@@ -246,8 +253,8 @@ class _Tree:
         if row not in self._programs:
             q = self.question
             inputs = q.box if isinstance(q.region, L2Ball) else q.region  # the ball: leaf_bound
-            encoding = ExactEncoding(q.network, inputs, self.boxes)
-            self._programs[row] = encoding.minimize_logits(self.rows[row])
+            encoding = ReducedEncoding(q.network, inputs, self.boxes, self.rows[[row]])
+            self._programs[row] = encoding.minimize_logits(np.ones(1))
         return self._programs[row]
 
     def try_points(self, points: Tensor, row: Tensor) -> Witness | None:

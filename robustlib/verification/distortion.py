@@ -26,10 +26,11 @@ from robustlib.verification.witness import Witness, distance, is_within, strict_
 
 NORMS = ("inf", "1", "2")
 TOLERANCE = 5e-6  # how far below the witness the proof reaches, in units of max(1, distance)
+FINE = 5e-7  # the same for a last proof, which may fail: a witness must win by more than rounding
 COARSE = 1e-2  # the same for a first proof, in units of the distance: it often finds a nearer point
 # The optimum is a tie of two logits. A witness must win: by the smallest of these that the
 # strict check accepts.
-LEADS = (1e-6, 1e-5, 1e-4, 1e-3)
+LEADS = (1e-6, 2e-6, 5e-6, 1e-5, 1e-4, 1e-3)
 REGIONS = 20  # neighboring linear regions in which a witness is moved nearer
 QUICK_BISECTIONS, THOROUGH_BISECTIONS = 10, 4  # of the attack's radius
 CROWN_BISECTIONS = 12
@@ -228,14 +229,17 @@ class _Search:
         self.certify(min(self.distance, self.whole.eps))
         if self.witness is None and not self.grow():
             return self.proved, False
-        for gap in (COARSE, 0.0):
+        for gap, tolerance in ((COARSE, TOLERANCE), (0.0, TOLERANCE), (0.0, FINE)):
+            if tolerance == FINE:  # at most as long again as all before
+                now = time.perf_counter()
+                self.deadline = min(self.deadline, now + (now - self.start))
             while self.witness is not None:
-                aim = self.distance - max(gap * self.distance, TOLERANCE * max(1.0, self.distance))
+                aim = self.distance - max(gap * self.distance, tolerance * max(1.0, self.distance))
                 if aim <= self.proved:
                     break
                 known = self.distance
                 if not self.decide(aim) and self.distance == known:
-                    return self.proved, False
+                    return self.proved, tolerance == FINE
         return (self.proved if self.witness is not None else np.inf), True
 
     def grow(self) -> bool:

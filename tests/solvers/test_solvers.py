@@ -178,6 +178,21 @@ def test_an_open_leaf_does_not_speak_for_the_nodes_that_were_not_looked_at():
     assert stop.lower <= -3.0
 
 
+def test_the_tree_finds_the_variable_that_matters_among_many_that_do_not():
+    """|a − ½| + 1e-3 Σ |b_i − ½| is at least ½: a alone proves it, 2²¹ nodes would too."""
+    n = 21
+    far = sparse.eye_array(n)
+    program = Program(
+        np.concatenate([np.zeros(n), np.full(n - 1, 1e-3), np.ones(1)]),
+        sparse.csr_array(sparse.block_array([[-far, far], [far, far]])),
+        np.concatenate([np.full(n, -0.5), np.full(n, 0.5)]), np.full(2 * n, np.inf),
+        np.zeros(2 * n), np.ones(2 * n), np.arange(2 * n) < n,
+    )  # fmt: skip
+    proof = prove_at_least(program, 0.5 - 1e-6)
+    assert proof.finished
+    assert proof.nodes < 500
+
+
 def test_a_bound_that_overflows_or_underflows_is_safe():
     """x = 1e-400 · y at most, by a row and a multiplier whose product underflows."""
     program = Program(

@@ -109,7 +109,7 @@ def test_the_reduced_form_computes_the_network(seed):
     x = samples(q, 50, seed)
     outputs = list(q.network.outputs(x))
     rows = all_rows(q)
-    logits = reduce_rows(q.network, q.boxes, layers, rows, len(q.network.steps) - 1)
+    logits = reduce_rows(q.network, q.box, q.boxes, layers, rows, len(q.network.steps) - 1)
     y = [outputs[layer.step][:, layer.index] for layer in layers]
 
     def value(part):
