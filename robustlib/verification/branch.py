@@ -3,8 +3,8 @@
 All rows of a question share one tree: the branches with the lowest bounds are split next, whichever
 row they belong to. The bounds are those of ``bounds.alpha``; a branch is closed only by one that is
 safe under rounding. A row that is still open after a while gets a tree of its own, if the bounds of
-its hidden units shrink where an attack would succeed (``verification.tighten``). With few unstable
-units a tree of small linear programs is faster, and comes closer to a tie.
+its hidden units shrink where an attack would succeed (``verification.tighten``). In a box, with few
+unstable units, a tree of small linear programs is faster, and comes closer to a tie.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ BATCH = 64
 STEPS = 20  # gradient steps for a batch; children start from their parent's α and β
 FEW, FEW_STEPS = 16, 60  # a small batch costs less: more steps are worth it
 ROOT_STEPS = 60
+FEW_ROOT_STEPS = 5  # before linear programs
 PLANE_STEPS = 100  # for the planes above the first layer, at the root
 REFIT_STEPS = 5  # and for each batch
 DESCENT = 10  # projected steps from where each bound is attained, in search of a witness
@@ -70,8 +71,8 @@ def branch(question: Question, rows: np.ndarray, *, time_limit: float) -> Branch
     deadline = time.perf_counter() + time_limit
     tree = _Tree(question, rows, question.boxes, deadline)
     programs = not isinstance(question.region, L2Ball)
-    few = programs and tree.bounds.units <= FEW_UNITS
-    witness = tree.grow(len(rows) if few else EARLY)
+    few = isinstance(question.region, Box) and tree.bounds.units <= FEW_UNITS
+    witness = tree.root(FEW_ROOT_STEPS) if few else tree.grow(EARLY)
     more = 0
     for row in sorted(set(tree.open_rows())) if witness is None else []:
         now = time.perf_counter()
@@ -115,12 +116,16 @@ class _Tree:
         double = question.x.detach().cpu().double()[None]
         self._ball = BALLS[question.norm].around(double, question.eps, question.bounds)
 
+    def root(self, steps: int) -> Witness | None:
+        """Bound all rows with no unit fixed."""
+        self.branches = len(self.rows)
+        return self.add(*self.bounds.improve(self.bounds.roots(), steps))
+
     def grow(self, limit: float = np.inf) -> Witness | None:
         """Split until nothing waits or ``limit`` is reached; the witness that ended it, if any."""
         witness = None
         if not self.branches:
-            self.branches = len(self.rows)
-            witness = self.add(*self.bounds.improve(self.bounds.roots(), ROOT_STEPS))
+            witness = self.root(ROOT_STEPS)
             if self.waiting and witness is None and self.bounds.has_hull:
                 roots = self.bounds.fit_planes(self.worst(len(self.rows)), PLANE_STEPS)
                 witness = self.add(*self.bounds.improve(roots, STEPS))

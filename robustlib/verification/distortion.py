@@ -229,7 +229,10 @@ class _Search:
         self.certify(min(self.distance, self.whole.eps))
         if self.witness is None and not self.grow():
             return self.proved, False
-        for gap, tolerance in ((COARSE, TOLERANCE), (0.0, TOLERANCE), (0.0, FINE)):
+        rounds = [(COARSE, TOLERANCE), (0.0, TOLERANCE)]
+        if self.whole.norm == "inf":  # where linear programs prove it fast
+            rounds.append((0.0, FINE))
+        for gap, tolerance in rounds:
             if tolerance == FINE:  # at most as long again as all before
                 now = time.perf_counter()
                 self.deadline = min(self.deadline, now + (now - self.start))
