@@ -59,3 +59,17 @@ def test_every_paper_that_a_claim_or_target_names_is_in_the_references() -> None
         for entry in yaml.safe_load((ROOT / "book" / file).read_text()) or []
     }
     assert named - keys == set()
+
+
+def test_no_line_of_prose_is_lost_as_a_comment() -> None:
+    pages = [*(ROOT / "notebooks").glob("*/*.md"), *(ROOT / "book").glob("*.md")]
+    lost = [
+        f"{page.name}: {line}"
+        for page in pages
+        for line in re.sub(
+            r"^```\{code-cell.*?^```$", "", page.read_text(), flags=re.S | re.M
+        ).split("\n")
+        if line.startswith("%")  # MyST takes the line for a comment
+    ]
+    assert len(pages) > 10
+    assert lost == []
