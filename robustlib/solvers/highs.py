@@ -8,6 +8,7 @@ from pathlib import Path
 
 import highspy
 import numpy as np
+from scipy import sparse
 
 from robustlib.solvers.program import Program, Solution
 
@@ -57,6 +58,42 @@ class HighsModel:
     def set_objective(self, objective: np.ndarray) -> None:
         columns = np.arange(len(objective), dtype=np.int32)
         self._highs.changeColsCost(len(objective), columns, objective)
+
+    def basis(self) -> highspy.HighsBasis:
+        """Where the last solve ended."""
+        return self._highs.getBasis()
+
+    def start_from(self, basis: highspy.HighsBasis) -> None:
+        """Begin the next solve at a basis of an earlier one."""
+        self._highs.setBasis(basis)
+
+    def set_all_bounds(self, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Of the first columns, as many as there are values."""
+        columns = np.arange(len(lower), dtype=np.int32)
+        self._highs.changeColsBounds(len(lower), columns, lower, upper)
+
+    def set_row_upper(self, row: int, upper: float) -> None:
+        """The upper limit of a row that has no lower one."""
+        self._highs.changeRowBounds(row, -math.inf, upper)
+
+    def add_rows(self, matrix: sparse.csr_array, upper: np.ndarray) -> None:
+        """More rows matrix · x ≤ upper; the last basis is reused."""
+        status = self._highs.addRows(
+            len(upper),
+            np.full(len(upper), -math.inf),
+            upper,
+            matrix.nnz,
+            matrix.indptr[:-1].astype(np.int32),
+            matrix.indices.astype(np.int32),
+            matrix.data,
+        )
+        if status == highspy.HighsStatus.kError:
+            raise RuntimeError("HiGHS refused the rows")
+
+    def set_tolerance(self, tolerance: float) -> None:
+        """How far a point may be outside a row or a bound, and a reduced cost below 0."""
+        for side in ("primal", "dual"):
+            self._highs.setOptionValue(f"{side}_feasibility_tolerance", tolerance)
 
     def write(self, path: Path) -> None:
         """As an MPS file, the columns named c0, c1, …, for engines that read one."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from highspy import HighsBasis
 
 from robustlib.solvers.engines import SolverError
 from robustlib.solvers.highs import HighsModel
@@ -105,11 +106,16 @@ def prove_at_least(
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """0–1 variables that are fixed, what is proved with them, and where the LP is lowest."""
+    """0–1 variables that are fixed, what is proved with them, and where the LP is lowest.
+
+    Nodes are taken by their bounds, so the next one is often far away in the tree: its children
+    start from the basis of their parent, not from the last one.
+    """
 
     fixed: dict[int, int]
     bound: float
     point: np.ndarray | None
+    basis: HighsBasis | None = None
 
 
 class _Tree:
@@ -133,6 +139,8 @@ class _Tree:
         program, model = self.program, self.model
         bound, point = -math.inf if parent is None else parent.bound, None
         self.move(fixed)
+        if parent is not None and parent.basis is not None:
+            model.start_from(parent.basis)
         self.solved += 1
         try:
             solution = model.solve(time_limit=max(0.0, self.deadline - time.perf_counter()))
@@ -146,7 +154,7 @@ class _Tree:
             bound = max(bound, proved)
         if solution.status == "infeasible" and _no_point(model, self.relaxed, lower, upper):
             bound = math.inf
-        return _Node(fixed, bound, solution.x)
+        return _Node(fixed, bound, solution.x, model.basis())
 
     def move(self, fixed: dict[int, int]) -> None:
         for column in self.current.keys() - fixed.keys():
