@@ -3,9 +3,15 @@
 ``gaussian`` holds the closed forms of the Gaussian model of Ilyas et al. (2019), section 4;
 ``simulation`` estimates the same quantities from samples; ``adversarial_fit`` trains the model
 adversarially, one exact worst case per sample.
+
+The other models are used by module: ``tsipras`` and ``tsipras_svm`` are the robust and the weak
+features of Tsipras et al. (2019); ``schmidt_gaussian`` and ``schmidt_bernoulli`` the two models in
+which Schmidt et al. (2018) count samples. Their simulations take generators of numpy.
 """
 
+from robustlib.theory import schmidt_bernoulli, schmidt_gaussian, tsipras, tsipras_svm
 from robustlib.theory.adversarial_fit import GaussianFit, adversarial_fit, worst_perturbation
+from robustlib.theory.curves import SampleSizeCurve
 from robustlib.theory.gaussian import (
     adversarial_vulnerability,
     alignment,
@@ -29,6 +35,7 @@ from robustlib.theory.simulation import (
 __all__ = [
     "GaussianFit",
     "MonteCarlo",
+    "SampleSizeCurve",
     "adversarial_fit",
     "adversarial_vulnerability",
     "alignment",
@@ -40,8 +47,12 @@ __all__ = [
     "robust_attack",
     "robust_covariance",
     "sample",
+    "schmidt_bernoulli",
+    "schmidt_gaussian",
     "simulate_correct",
     "simulate_vulnerability",
+    "tsipras",
+    "tsipras_svm",
     "worst_alignment",
     "worst_mean",
     "worst_perturbation",

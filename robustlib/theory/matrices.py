@@ -33,11 +33,11 @@ def numbers(argument: str, value: ArrayLike, ndim: int) -> Array:
     return array
 
 
-def vector(argument: str, value: ArrayLike, dim: int) -> Array:
+def vector(argument: str, value: ArrayLike, dim: int, *, asked_by: str = "the covariance") -> Array:
     """A vector of ``dim`` finite numbers that are not all zero."""
     array = numbers(argument, value, 1)
     if array.shape != (dim,):
-        raise ValueError(f"{argument} has shape {array.shape}; the covariance asks for ({dim},).")
+        raise ValueError(f"{argument} has shape {array.shape}; {asked_by} asks for ({dim},).")
     if not array.any():
         raise ValueError(f"{argument} is the zero vector; give a vector with a direction.")
     return array
