@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,7 +106,61 @@ def proportion(k: int, n: int, level: float = 0.95) -> Estimate:
     return Estimate(k / n if n else math.nan, low, high, n)
 
 
-def adversarial_frequency(rho: ArrayLike, eps: float, level: float = 0.95) -> Estimate:
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """How many inputs have a distance up to each of the radii: Figure 3 of Bastani et al. (2016).
+
+    Attributes
+    ----------
+    eps : (k,) the radii.
+    count : (k,) int, inputs with ρ ≤ ε.
+    frequency, low, high : (k,) their share φ̂(f, ε), and the Wilson interval of each radius.
+    n : inputs.
+    """
+
+    eps: np.ndarray
+    count: np.ndarray
+    frequency: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: int
+
+
+class Measured(Protocol):
+    """A result with distances, such as that of ``robustlib.pointwise_robustness``."""
+
+    @property
+    def rho(self) -> np.ndarray: ...
+
+
+def frequency_curve(rho: ArrayLike | Measured, eps: ArrayLike, level: float = 0.95) -> Curve:
+    """φ̂(f, ε) at many radii: the cumulative number of inputs with ρ(f, x*) ≤ ε.
+
+    Parameters
+    ----------
+    rho : as in `adversarial_frequency`.
+    eps : (k,) radii, in the unit of rho.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `adversarial_frequency`.
+
+    Examples
+    --------
+    >>> frequency_curve([0.01, 0.2, float("inf"), 0.03], eps=[0.0, 0.03, 0.5]).count
+    array([0, 2, 3])
+    """
+    distances = np.sort(_distances(rho))
+    radii = np.array([checks.eps(radius) for radius in np.atleast_1d(eps).tolist()])
+    count = np.searchsorted(distances, radii, side="right")
+    n = len(distances)
+    ends = np.array([wilson(int(k), n, level) for k in count]).reshape(-1, 2)
+    share = count / n if n else np.full(len(radii), math.nan)
+    return Curve(radii, count, share, ends[:, 0], ends[:, 1], n)
+
+
+def adversarial_frequency(rho: ArrayLike | Measured, eps: float, level: float = 0.95) -> Estimate:
     """φ̂ = |{x* : ρ(f, x*) ≤ ε}| / |X| (Bastani et al. 2016), with its Wilson interval.
 
     Where ρ is over-estimated, as by a convex restriction, φ̂ is too low: the interval covers the
@@ -114,7 +169,7 @@ def adversarial_frequency(rho: ArrayLike, eps: float, level: float = 0.95) -> Es
     Parameters
     ----------
     rho : (n,) distances to the nearest adversarial example found; inf where none was found, 0 for
-        an input that is misclassified.
+        an input that is misclassified, if that is to count. Or a result that has them as ``rho``.
     eps : threshold, in the unit of rho.
 
     Raises
@@ -131,7 +186,7 @@ def adversarial_frequency(rho: ArrayLike, eps: float, level: float = 0.95) -> Es
     return proportion(int((distances <= eps).sum()), len(distances), level)
 
 
-def adversarial_severity(rho: ArrayLike, eps: float, level: float = 0.95) -> Estimate:
+def adversarial_severity(rho: ArrayLike | Measured, eps: float, level: float = 0.95) -> Estimate:
     """μ̂, the mean of the ρ(f, x*) that are at most ε (Bastani et al. 2016): smaller is worse.
 
     The interval is Student's t for the mean of these distances, cut to [0, ε], where the mean must
@@ -231,7 +286,8 @@ def _counts(verdicts: Iterable[str]) -> Counter[str]:
     return Counter(checks.choice("verdicts", verdict, VERDICTS) for verdict in verdicts)
 
 
-def _distances(rho: ArrayLike) -> np.ndarray:
+def _distances(rho: ArrayLike | Measured) -> np.ndarray:
+    rho = getattr(rho, "rho", rho)
     try:
         distances = np.asarray(rho, dtype=float)
     except (TypeError, ValueError):
@@ -244,6 +300,6 @@ def _distances(rho: ArrayLike) -> np.ndarray:
     if bad.any():
         raise ValueError(
             f"rho holds {int(bad.sum())} NaN or negative values; give distances, inf where no "
-            "adversarial example was found."
+            "adversarial example was found, and leave undecided inputs out: rho[~np.isnan(rho)]."
         )
     return distances

@@ -163,7 +163,7 @@ class _Reading:
         self._loose = False  # the last step stems from layers in _FOLDED alone
 
     def module(self, module: nn.Module, prefix: str) -> None:
-        for name, layer in _layers(module, prefix):
+        for name, layer in leaves(module, prefix):
             if isinstance(layer, nn.Flatten):
                 if layer.start_dim != 1 or layer.end_dim != -1:
                     raise ValueError(f"layer {name} is {layer}; only Flatten(1, -1) is supported.")
@@ -201,12 +201,19 @@ _OTHERS = (Residual, nn.Flatten, nn.Identity, nn.Dropout)
 SUPPORTED = tuple(kind.__name__ for kind in (*READERS, *_OTHERS))
 
 
-def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of nested nn.Sequential in their order, each with its name.
+
+    Raises
+    ------
+    ValueError
+        For a layer that is none of ``SUPPORTED``, by name.
+    """
     name = prefix or "model"
     if type(module).forward is nn.Sequential.forward:  # no subclass that does more
         for key, child in module._modules.items():  # named_children skips a layer used twice
             assert child is not None
-            yield from _layers(child, f"{prefix}.{key}" if prefix else key)
+            yield from leaves(child, f"{prefix}.{key}" if prefix else key)
     elif type(module) in (*READERS, *_OTHERS):
         yield name, module
     else:
@@ -229,7 +236,7 @@ def _residual(
     body, shortcut = _Reading(shape), _Reading(shape)
     for part, read in (("body", body), ("shortcut", shortcut)):
         inside = getattr(layer, part)
-        for path, child in _layers(inside, f"{name}.{part}"):
+        for path, child in leaves(inside, f"{name}.{part}"):
             if isinstance(child, Residual):
                 raise ValueError(
                     f"layer {path} is a Residual inside a Residual, which is not supported; "

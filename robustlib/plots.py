@@ -8,7 +8,7 @@ enough for a phone when the figure is scaled down to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -113,6 +113,48 @@ def image_row(images: Sequence[Tensor], titles: Sequence[str]) -> Figure:
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, loc="center")
         axis.set_axis_off()
+    return figure
+
+
+def image_grid(
+    rows: Mapping[str, np.ndarray], titles: Sequence[str] = (), *, notes: Sequence[str] = ()
+) -> Figure:
+    """Rows of images, each row with its name at the left.
+
+    Parameters
+    ----------
+    rows : from the name of a row to an array (n, H, W, 3) of uint8; the same n in all
+    titles : one above each column; default none
+    notes : one below each column; default none
+
+    Raises
+    ------
+    ValueError
+        For other shapes, unequal lengths, and no rows.
+    """
+    counts = {len(images) for images in rows.values()} | {len(t) for t in (titles, notes) if t}
+    if len(counts) != 1:
+        raise ValueError(f"rows, titles and notes have the lengths {sorted(counts)}; give equal.")
+    n = counts.pop()
+    lines = [1 + max((text.count("\n") for text in texts), default=-1) for texts in (titles, notes)]
+    side = 0.82 * WIDTH / n
+    size = (WIDTH, len(rows) * side + 0.24 * sum(lines) + 0.05)
+    figure, axes = plt.subplots(len(rows), n, figsize=size, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise ValueError(
+                f"row {name!r} has shape {images.shape} and type {images.dtype}; "
+                "give (n, H, W, 3) of uint8."
+            )
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, loc="center", fontsize=11)
+    for axis, note in zip(axes[-1], notes, strict=False):
+        axis.set_xlabel(note, fontsize=11)
     return figure
 
 

@@ -17,6 +17,7 @@ from robustlib.metrics import (
     adversarial_frequency,
     adversarial_severity,
     certified_accuracy,
+    frequency_curve,
     proportion,
     wilson,
 )
@@ -119,3 +120,34 @@ def test_accuracy_and_error_are_complements_with_their_intervals():
 def test_bad_input_is_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_curve_is_the_frequency_at_each_radius():
+    curve = frequency_curve(RHO, [0.0, 0.02, 0.049, 0.3, 1.0])
+    assert curve.count.tolist() == [1, 2, 2, 5, 5]
+    assert curve.n == 6
+    for k, eps in enumerate(curve.eps):
+        one = adversarial_frequency(RHO, eps)
+        assert (curve.frequency[k], curve.low[k], curve.high[k]) == (one.value, one.low, one.high)
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(math.inf)), min_size=1))
+def test_the_curve_never_falls(rho):
+    curve = frequency_curve(rho, np.linspace(0, 1, 21))
+    assert (np.diff(curve.count) >= 0).all()
+    assert curve.count[-1] == sum(r <= 1 for r in rho)
+
+
+def test_a_curve_of_nothing_and_bad_radii():
+    assert math.isnan(frequency_curve([], [0.1]).frequency[0])
+    with pytest.raises(ValueError, match=r"eps=-0\.1"):
+        frequency_curve(RHO, [0.1, -0.1])
+
+
+def test_a_result_stands_for_its_distances():
+    class Result:
+        rho = np.array(RHO)
+
+    assert adversarial_frequency(Result(), 0.1) == adversarial_frequency(RHO, 0.1)
+    assert adversarial_severity(Result(), 0.1) == adversarial_severity(RHO, 0.1)
+    assert frequency_curve(Result(), [0.1]).count.tolist() == [4]

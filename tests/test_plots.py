@@ -135,3 +135,14 @@ def test_all_text_of_a_figure_is_drawn_without_fonts_of_the_reader(tmp_path):
     axis.set_title("ε = 0.1")
     figure.savefig(tmp_path / "t.svg")
     assert not re.search(r"<text[ >]", (tmp_path / "t.svg").read_text())
+
+
+def test_a_grid_has_a_row_for_each_name_and_refuses_unequal_rows():
+    rows = {"a": np.zeros((3, 4, 4, 3), np.uint8), "b": np.zeros((3, 4, 4, 3), np.uint8)}
+    figure = plots.image_grid(rows, ["x", "y", "z"])
+    assert len(figure.axes) == 6
+    assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["a", "b"]
+    with pytest.raises(ValueError, match="lengths"):
+        plots.image_grid({**rows, "c": np.zeros((2, 4, 4, 3), np.uint8)})
+    with pytest.raises(ValueError, match="uint8"):
+        plots.image_grid({"a": np.zeros((3, 4, 4, 3))})

@@ -8,9 +8,11 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
+import robustlib as rl
 from robustlib.encoders.restriction import Region, linear_region
 from robustlib.network import Affine, Network, ReLU, from_torch
 from robustlib.pointwise import STRICT, pointwise_robustness
+from robustlib.pointwise.search import whole_pixels
 
 SOLVERS = ["highs", "scip", "cvxpy"]
 
@@ -164,8 +166,8 @@ def test_equals_the_layered_program(seed: int, solver: str) -> None:
     module = random_module(seed, 4, 7, 6, 3)
     network = from_torch(module, (4,))
     x = torch.rand((4, 4), generator=torch.Generator().manual_seed(seed))
-    every = pointwise_robustness(module, x, labels="all", solver=solver)
-    second = pointwise_robustness(module, x, labels="second", solver=solver)
+    every = pointwise_robustness(module, x, targets="all", solver=solver)
+    second = pointwise_robustness(module, x, targets="second", solver=solver)
     for i, point in enumerate(x.double().numpy()):
         order = np.argsort(-network.forward(point[None])[0])
         expected = {int(other): layered(network, point, other) for other in order[1:]}
@@ -189,7 +191,7 @@ def test_convolution_and_max_pooling() -> None:
     network = from_torch(module, (1, 4, 4))
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((12, 1, 4, 4), generator=generator)
-    result = pointwise_robustness(module, x, labels="all")
+    result = pointwise_robustness(module, x, targets="all")
     found = [i for i in range(len(x)) if result.witness[i] is not None]
     assert len(found) >= 3
     rng = np.random.default_rng(0)
@@ -236,12 +238,12 @@ def test_region_without_another_label() -> None:
 
 
 def test_tie_that_cannot_be_crossed_has_no_witness() -> None:
-    """|x − ½| reaches 0 only at ½, the border of the region: ρ̂ = ¼, but no strict witness there."""
+    """|x − ½| reaches 0 only at ½, and label 0 keeps the tie: no point has another label, ρ = ∞."""
     result = pointwise_robustness(valley(1.0, 1.0, 0.0), torch.tensor([[0.25]]))
-    assert result.rho[0] == pytest.approx(0.25)
+    assert result.status == ["none"]
+    assert result.rho[0] == result.distance[0] == np.inf
     assert result.nearest[0].tolist() == pytest.approx([0.5])
     assert result.witness == [None]
-    assert result.distance[0] == np.inf
 
 
 def test_another_region_may_be_nearer() -> None:
@@ -267,12 +269,21 @@ def test_empty_batch() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"labels": "secnd"}, ValueError, "labels='secnd' is not known. Did you mean 'second'"),
+        ({"targets": "secnd"}, ValueError, "targets='secnd' is not known. Did you mean 'second'"),
+        ({"targets": torch.tensor([0])}, ValueError, "own label for 1 inputs; give another"),
+        ({"targets": torch.tensor([2])}, ValueError, r"targets has labels in \[2, 2\]"),
+        ({"method": "pgd"}, ValueError, "method='pgd' is not known"),
+        ({"method": "lbfgs", "bounds": None}, ValueError, "bounds=None needs method='lp'"),
+        ({"form": "reducd"}, ValueError, "form='reducd' is not known. Did you mean 'reduced'"),
+        ({"alpha": -1.0}, ValueError, "alpha=-1.0 is out of range"),
+        ({"limit": -0.1}, ValueError, "limit=-0.1 is out of range"),
+        ({"pixels": 255}, ValueError, "x holds values that are no whole numbers over 255"),
+        ({"workers": 0}, ValueError, "workers=0"),
         ({"solver": "gurobi"}, ValueError, "solver='gurobi' is not known"),
         ({"x": torch.tensor([[2.0]])}, ValueError, "x has values in"),
         ({"x": torch.tensor([[float("nan")]])}, ValueError, "x holds 1 NaN"),
         ({"x": torch.tensor([[1]])}, TypeError, "x has dtype torch.int64"),
-        ({"x": torch.tensor([[0.5, 0.5]])}, ValueError, "input has shape"),
+        ({"x": torch.tensor([[0.5, 0.5]])}, ValueError, "which the network refuses"),
         ({"net": nn.Sequential(nn.Linear(1, 2), nn.Sigmoid()).eval()}, ValueError, "Sigmoid"),
         ({"net": nn.Sequential(nn.Linear(1, 2)).train()}, ValueError, "net is in training mode"),
         ({"bounds": (1.0, 0.0)}, ValueError, "bounds=.* is empty"),
@@ -283,3 +294,190 @@ def test_bad_arguments_are_named(change: dict, error: type, message: str) -> Non
     arguments = {"net": valley(1.0, 1.0, 1.0), "x": torch.tensor([[0.25]])} | change
     with pytest.raises(error, match=message):
         pointwise_robustness(arguments.pop("net"), arguments.pop("x"), **arguments)
+
+
+FORMS = [(form, lazy) for form in ("reduced", "layered") for lazy in (True, False)]
+
+
+def pooled_module(seed: int) -> nn.Sequential:
+    """Convolutions, max-pooling and ReLUs, with weights so large that other labels are near."""
+    generator = torch.Generator().manual_seed(seed)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), nn.ReLU(),
+        nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("form", "lazy"), FORMS)
+def test_every_form_has_the_same_optimum(form: str, lazy: bool, solver: str) -> None:
+    """Layers of all kinds: the paper's program, lazily too, and the reduced ones, by any engine."""
+    found = 0
+    for seed in range(3):
+        module = pooled_module(seed)
+        x = torch.rand((4, 1, 6, 6), generator=torch.Generator().manual_seed(seed))
+        whole = pointwise_robustness(module, x, targets="all", form="layered", lazy=False)
+        same = pointwise_robustness(module, x, targets="all", form=form, lazy=lazy, solver=solver)
+        assert same.status == whole.status
+        np.testing.assert_allclose(same.rho, whole.rho, atol=1e-6)
+        assert (same.constraints == 2 * (108 + 16 + 12 + 5 + 2)).all()
+        assert (same.used < same.constraints).all() if lazy else (same.used == 286).all()
+        for i, status in enumerate(same.status):
+            if status == "found":
+                found += 1
+                assert_witness_holds(module, x, same, i)
+    assert found >= 4
+
+
+def test_never_below_the_exact_robustness() -> None:
+    """ρ̂ ≥ ρ, by the verification's proved lower bound of the minimum distortion."""
+    module = random_module(2, 4, 12, 4)
+    x = torch.rand((8, 4), generator=torch.Generator().manual_seed(0))
+    result = pointwise_robustness(module, x, targets="all")
+    equal = 0
+    for i, label in enumerate(result.label):
+        exact = rl.min_distortion(module, x[i], int(label))
+        assert exact.finished
+        assert result.rho[i] >= exact.lower - 1e-7
+        equal += bool(result.rho[i] <= exact.distance + 1e-5)
+    assert equal > 0
+
+
+def test_given_targets_are_reached() -> None:
+    module = random_module(2, 4, 12, 4)
+    x = torch.rand((20, 4), generator=torch.Generator().manual_seed(0))
+    every = pointwise_robustness(module, x, targets="all")
+    best = np.full(20, np.inf)
+    for shift in range(1, 4):
+        targets = torch.from_numpy((every.label + shift) % 4)
+        one = pointwise_robustness(module, x, targets=targets)
+        for i, status in enumerate(one.status):
+            if status == "found":
+                assert one.target[i] == targets[i]
+                assert int(module.double()(one.witness[i][None]).argmax()) == targets[i]
+                module.float()
+        best = np.minimum(best, one.rho)
+    np.testing.assert_allclose(every.rho, best, atol=1e-7)
+    assert np.isfinite(best).any()
+
+
+def test_a_limit_finds_the_same_and_nothing_beyond() -> None:
+    module = random_module(2, 4, 12, 4)
+    x = torch.rand((20, 4), generator=torch.Generator().manual_seed(0))
+    free = pointwise_robustness(module, x)
+    limit = float(np.median(free.rho[np.isfinite(free.rho)]))
+    near = pointwise_robustness(module, x, limit=limit)
+    np.testing.assert_allclose(near.rho, np.where(free.rho <= limit, free.rho, np.inf), atol=1e-9)
+
+
+def test_alpha_asks_the_target_to_win_by_so_much() -> None:
+    module = random_module(2, 4, 12, 4).double()
+    x = torch.rand((20, 4), generator=torch.Generator().manual_seed(0)).double()
+    plain, wide = pointwise_robustness(module, x), pointwise_robustness(module, x, alpha=0.5)
+    assert (wide.rho >= plain.rho - 1e-9).all()
+    found = [i for i, status in enumerate(wide.status) if status == "found"]
+    assert found
+    for i in found:
+        ranked = module(wide.witness[i][None])[0].detach().sort(descending=True).values
+        assert float(ranked[0] - ranked[1]) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_margin_survives_rounding() -> None:
+    """Rounding moves each pixel by half a level at most: a large margin outweighs it."""
+    module = random_module(2, 4, 12, 4)
+    x = whole_pixels(torch.rand((30, 4), generator=torch.Generator().manual_seed(0)), 20).float()
+    survivors = {}
+    for alpha in (0.0, 1.5):
+        result = pointwise_robustness(module, x, alpha=alpha, pixels=20)
+        found = [i for i, status in enumerate(result.status) if status == "found"]
+        for i in found:
+            point = result.rounded[i]
+            if point is None:
+                continue
+            assert torch.allclose(20 * point, (20 * point).round(), atol=1e-5)
+            assert float((point - result.witness[i]).abs().max()) <= 0.5 / 20 + 1e-6
+            assert int(module.double()(point[None]).argmax()) == result.target[i]
+            module.float()
+        kept = sum(result.rounded[i] is not None for i in found)
+        survivors[alpha] = kept / len(found)
+    assert survivors[0.0] < survivors[1.5]
+
+
+def test_an_engine_that_fails_leaves_an_input_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither robust nor adversarial: rho is NaN, and no frequency can count it unnoticed."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("robustlib.solvers.highs.HighsModel.solve", failing)
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), torch.tensor([[0.25]]))
+    assert result.status == ["undecided"]
+    assert np.isnan(result.rho[0])
+    assert "out of luck" in result.note[0]
+    with pytest.raises(ValueError, match="leave undecided inputs out"):
+        rl.metrics.adversarial_frequency(result, 0.1)
+
+
+def test_a_wrong_answer_of_the_engine_is_no_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forward pass has the last word: here the engine's points are all x* itself."""
+    monkeypatch.setattr(
+        "robustlib.pointwise.search.Search.inside", lambda self, x: self.center.copy()
+    )
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), torch.tensor([[0.25]]))
+    assert result.status == ["undecided"]
+    assert result.witness == [None]
+
+
+def test_the_border_of_a_region() -> None:
+    """At ½ both disjuncts hold. The active one of both units is kept: only ½ satisfies both."""
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), torch.tensor([[0.5]]))
+    assert result.label.tolist() == [1]
+    assert result.status == ["none"]
+    assert rl.min_distortion(valley(1.0, 1.0, -0.1), torch.tensor([0.5]), 1).distance < 0.11
+
+
+@pytest.mark.parametrize("method", ["lp", "lbfgs"])
+def test_a_store_makes_the_second_call_free(method: str, tmp_path) -> None:
+    module = random_module(2, 4, 12, 4)
+    x = torch.rand((8, 4), generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "rho.sqlite"
+    first = pointwise_robustness(module, x, method=method, store=path)
+    events: list[dict] = []
+    second = pointwise_robustness(module, x, method=method, store=path, progress=events.append)
+    assert second.to_frame().equals(first.to_frame())
+    assert len(events) == 8
+    for a, b in zip(first.witness, second.witness, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or a.equal(b)
+    with pytest.raises(ValueError, match=r"alpha 0\.0, not 0\.5"):
+        pointwise_robustness(module, x, method=method, alpha=0.5, store=path)
+    for parameter in module.parameters():
+        parameter.data *= 1.5
+    with pytest.raises(ValueError, match=r"network [0-9a-f]{12}…, not"):
+        pointwise_robustness(module, x, method=method, store=path)
+
+
+def test_workers_change_nothing() -> None:
+    module = random_module(2, 4, 12, 4)
+    x = torch.rand((6, 4), generator=torch.Generator().manual_seed(0))
+    one, two = (pointwise_robustness(module, x, workers=n) for n in (1, 2))
+    same = [name for name in one.to_frame().columns if name != "seconds"]
+    assert one.to_frame()[same].equals(two.to_frame()[same])
+
+
+def test_the_baseline_is_an_upper_bound_too() -> None:
+    """ρ ≤ what L-BFGS finds, and its witnesses hold."""
+    module = random_module(1, 4, 8, 6, 3)
+    x = torch.rand((6, 4), generator=torch.Generator().manual_seed(1))
+    result = pointwise_robustness(module, x, method="lbfgs", targets="all")
+    found = [i for i, status in enumerate(result.status) if status == "found"]
+    assert len(found) > 3
+    for i in found:
+        assert_witness_holds(module, x, result, i)
+        assert result.rho[i] == result.distance[i]
+    for i in found[:3]:
+        exact = rl.min_distortion(module, x[i], int(result.label[i]))
+        assert result.rho[i] >= exact.lower - 1e-9

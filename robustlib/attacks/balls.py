@@ -20,11 +20,20 @@ from torch import Tensor
 class Ball(Protocol):
     """What the attack loop asks of a norm."""
 
+    @property
+    def center(self) -> Tensor: ...
+
+    @property
+    def eps(self) -> float: ...
+
     def take(self, rows: Tensor) -> Ball:
         """The ball of some of the images."""
 
-    def step(self, z: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """``z`` moved by ``length`` so that a linear function of this gradient grows the most."""
+    def step(self, z: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+        """``z`` moved by ``length`` so that a linear function of this gradient grows the most.
+
+        One length for all images, or one for each (n,).
+        """
 
     def project(self, z: Tensor) -> Tensor:
         """A point of the ball and the box near ``z``."""
@@ -91,8 +100,8 @@ class Linf:
     def take(self, rows: Tensor) -> Linf:
         return Linf(self.center[rows], self.eps, self.lower[rows], self.upper[rows])
 
-    def step(self, z: Tensor, gradient: Tensor, length: float) -> Tensor:
-        return z + length * gradient.sign()
+    def step(self, z: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+        return z + _wide(length, z) * gradient.sign()
 
     def project(self, z: Tensor) -> Tensor:
         return torch.clamp(z, self.lower, self.upper)
@@ -119,12 +128,12 @@ class L2:
     def take(self, rows: Tensor) -> L2:
         return L2(self.center[rows], self.eps, self.low, self.high)
 
-    def step(self, z: Tensor, gradient: Tensor, length: float) -> Tensor:
+    def step(self, z: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         flat = gradient.flatten(1)
         # Divide by the largest entry first: tiny gradients must not underflow when squared.
         flat = torch.nan_to_num(flat / flat.abs().amax(1, keepdim=True))
         flat = torch.nan_to_num(flat / flat.norm(dim=1, keepdim=True))
-        return z + length * flat.view_as(gradient)
+        return z + _wide(length, z) * flat.view_as(gradient)
 
     def project(self, z: Tensor) -> Tensor:
         shift = (z.double() - self.center.double()).flatten(1)
@@ -164,12 +173,12 @@ class L1:
     def take(self, rows: Tensor) -> L1:
         return L1(self.center[rows], self.eps, self.low, self.high)
 
-    def step(self, z: Tensor, gradient: Tensor, length: float) -> Tensor:
+    def step(self, z: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         room = torch.where(gradient > 0, self.high - z, z - self.low).flatten(1).clamp_min(0)
         steep, order = gradient.flatten(1).abs().sort(dim=1, descending=True, stable=True)
         ordered = torch.where(steep > 0, room.gather(1, order), 0)
         used_before = ordered.cumsum(1) - ordered
-        move = torch.minimum((length - used_before).clamp_min(0), ordered)
+        move = torch.minimum((_wide(length, used_before) - used_before).clamp_min(0), ordered)
         moves = torch.zeros_like(move).scatter(1, order, move)
         return z + gradient.sign() * moves.view_as(z)
 
@@ -209,6 +218,11 @@ class L1:
             share = sizes / sizes.sum().clamp_min(torch.finfo(dtype).tiny)
             steps.append(self.eps * radius * share * torch.where(u[1] < 0.5, -1.0, 1.0))
         return self.project(self.center + torch.stack(steps).to(self.center.device))
+
+
+def _wide(length: float | Tensor, like: Tensor) -> float | Tensor:
+    """A length for each image, in a shape that multiplies the images."""
+    return length.view(-1, *[1] * (like.ndim - 1)) if isinstance(length, Tensor) else length
 
 
 def _slightly_less(terms: int) -> float:

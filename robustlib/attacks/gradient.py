@@ -1,4 +1,4 @@
-"""FGSM and PGD: follow the gradient of the loss with respect to the input."""
+"""PGD: follow the gradient of the loss with respect to the input, step by step."""
 
 from __future__ import annotations
 
@@ -8,69 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlib import checks
+from robustlib.attacks import batch, checked
 from robustlib.attacks.balls import BALLS, Ball
 from robustlib.attacks.goal import LOSSES, Goal
-
-# On a CPU, so many images at a time stay in the cache; larger groups are slower (see
-# tests/benchmarks/bench_pgd.py).
-GROUP = 128
-
-
-def fgsm(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    norm: str = "inf",
-    targeted: bool = False,
-    bounds: tuple[float, float] = (0.0, 1.0),
-) -> Tensor:
-    """Take one step of length ``eps`` along the gradient of the cross-entropy.
-
-    In the l∞ norm this is the fast gradient sign method, x' = x + ε sign(∇ₓ J(x, y)) (Goodfellow,
-    Shlens and Szegedy 2015); in the l2 norm the gradient is divided by its length instead, and in
-    the l1 norm the coordinates of largest gradient go to the ends of the box until ε is used up.
-    The step is exact for a linear model (in l2 only where it does not leave the box).
-
-    Parameters
-    ----------
-    model : nn.Module
-        Maps (n, …) to logits (n, classes); in evaluation mode.
-    x : Tensor (n, …), float32 or float64
-        Inputs inside ``bounds``.
-    y : Tensor (n,), integers
-        True labels; with ``targeted`` the labels to reach.
-    eps : float
-        Radius of the ball, in the unit of ``x``.
-    norm : {"inf", "2", "1"}
-    targeted : bool
-        Go toward ``y`` instead of away from it.
-    bounds : (float, float)
-        The box of valid inputs.
-
-    Returns
-    -------
-    Tensor like ``x``
-        Inside the ball and the box exactly.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument that is not as described; the message names it and what is allowed.
-
-    Examples
-    --------
-    >>> model = nn.Linear(2, 2, bias=False).eval()
-    >>> model.weight.data = torch.tensor([[1.0, -1.0], [0.0, 0.0]])
-    >>> fgsm(model, torch.tensor([[0.5, 0.5]]), torch.tensor([0]), eps=0.25)
-    tensor([[0.2500, 0.7500]])
-    """
-    eps, classes = _check(model, x, eps, norm, bounds)
-    goal = Goal(checks.labels(y, len(x), classes), -1 if targeted else 1)
-    ball = BALLS[norm].around(x.detach(), eps, bounds)
-    _, gradient = goal.gradient(model, x)
-    return ball.project(ball.step(x.detach(), gradient, eps))
 
 
 def pgd(
@@ -158,30 +98,19 @@ def pgd(
     >>> pgd(model, x, y, eps=0.125, early_stop=False)
     tensor([[0.3750, 0.5000]])
     """
-    eps, classes = _check(model, x, eps, norm, bounds)
-    y = checks.labels(y, len(x), classes)
+    classes, eps = checked.classes_of(model, x, bounds), checked.radius(eps, norm)
+    goal = checked.goal_of(y, targets, len(x), classes, checks.choice("loss", loss, LOSSES))
     steps, restarts = checks.count("steps", steps), checks.count("restarts", restarts)
     alpha = 2.5 * eps / steps if step_size is None else step_size
     alpha = checks.number("step_size", alpha, low=0.0, strict=step_size is not None)
-    checks.choice("loss", loss, LOSSES)
     checks.generator(generator)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts={restarts} without random_start repeats one run; give 1.")
-    goal = Goal(y, 1, loss)
-    if targets is not None:
-        targets = checks.labels(targets, len(x), classes, "targets")
-        if bool((targets == y).any()):
-            raise ValueError(
-                "targets equals y for some images; give a label other than the true one."
-            )
-        goal = Goal(targets, -1, loss)
-
     rates = [alpha * (1 - t / steps) if decay else alpha for t in range(steps)]
-    seeds = torch.randint(2**62, (len(x),), generator=generator) if random_start else None
+    seeds = batch.seeds(len(x), generator) if random_start else None
     best = x.detach().clone()
-    group = GROUP if x.device.type == "cpu" else max(1, len(x))
-    for rows in torch.arange(len(x), device=x.device).split(group):
-        starts = None if seeds is None else [_seeded(s) for s in seeds[rows.cpu()].tolist()]
+    for rows in batch.groups(x):
+        starts = None if seeds is None else batch.sources(seeds[rows.cpu()])
         ball = BALLS[norm].around(best[rows], eps, bounds)
         best[rows] = _best_of_runs(
             model, best[rows], goal.take(rows), ball, rates, starts, restarts, early_stop
@@ -241,38 +170,3 @@ def _run(
     with torch.no_grad():
         keep_better(goal.margin(model(z)))
     return best, lowest
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _check(
-    model: nn.Module, x: Tensor, eps: float, norm: str, bounds: tuple[float, float]
-) -> tuple[float, int]:
-    """Refuse bad input by name; return the radius and the number of classes."""
-    checks.eval_mode(model)
-    bounds = checks.box(bounds)
-    checks.images(x.detach() if isinstance(x, Tensor) else x, bounds=bounds)
-    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
-    if x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
-        raise TypeError(
-            f"x has dtype {x.dtype}, the model's parameters {weight.dtype}; both must be "
-            "torch.float32 or both torch.float64."
-        )
-    checks.choice("norm", norm, BALLS)
-    try:
-        with torch.no_grad():
-            logits = model(x[:1])
-    except RuntimeError as error:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, which the model refuses: {error}"
-        ) from error
-    if logits.ndim != 2 or len(logits) != len(x[:1]) or logits.shape[1] < 2:
-        raise ValueError(
-            f"model gives shape {tuple(logits.shape)} for one input; expected logits (1, classes) "
-            "with at least two classes."
-        )
-    if not torch.isfinite(logits).all():
-        raise ValueError("model gives NaN or infinite logits; give a model with finite parameters.")
-    return checks.eps(eps), logits.shape[1]

@@ -9,30 +9,45 @@ from pathlib import Path
 import torch
 
 from robustlib import checks
-from robustlib.features import experiments, studies
+from robustlib.features import results, studies
 from robustlib.features.catalog import CORE, EXPERIMENTS
+from robustlib.features.experiments import Place
+
+FOLDER = Path("_build/runs/features")  # where the chapters look, from the root of the repository
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run experiments and studies one after the other; what is there already is skipped."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("names", nargs="*", default=list(CORE), help="default: the core")
+    """Run experiments and studies one after the other; what is there already is skipped.
+
+    Rows that a row needs are run before it. The chapters on features use what this has made, and
+    make what is missing in the same way.
+    """
+    parser = argparse.ArgumentParser(prog="python -m robustlib.features", description=main.__doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=list(CORE),
+        help=f"default: the core. All: {', '.join([*EXPERIMENTS, *studies.STUDIES])}",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--work", type=Path, default=Path("_build/features"))
-    parser.add_argument("--records", type=Path, default=Path("_build/features/records"))
+    parser.add_argument("--work", type=Path, default=FOLDER / "work", help="networks, data sets")
+    parser.add_argument(
+        "--records", type=Path, default=FOLDER / "records", help="what was measured"
+    )
     parser.add_argument("--commit", default="", help="what to write into the records")
     options = parser.parse_args(arguments)
+    for name in options.names:
+        checks.choice("names", name, [*EXPERIMENTS, *studies.STUDIES])
     torch.set_num_threads(1)
-    place = experiments.Place.cifar10(options.work, options.records)
+    place = Place.cifar10(options.work, options.records)
     for seed in options.seeds:
         for name in options.names:
-            checks.choice("names", name, [*EXPERIMENTS, *studies.STUDIES])
             if name in studies.STUDIES:
-                studies.run(name, seed, place, EXPERIMENTS, commit=options.commit)
+                results.study(name, seed, place, EXPERIMENTS, commit=options.commit, say=_say)
                 _say(f"{name} {seed}")
                 continue
-            record = experiments.run(
-                EXPERIMENTS[name], seed, place, EXPERIMENTS, commit=options.commit, progress=_say
+            record = results.experiment(
+                name, seed, place, EXPERIMENTS, commit=options.commit, say=_say
             )
             shown = {key: f"{100 * found['value']:.1f}" for key, found in record["numbers"].items()}
             _say(f"{name} {seed}: {shown}, {record['cpu_seconds']['all']} CPU seconds")

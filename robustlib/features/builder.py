@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,51 @@ from torch import Tensor, nn
 
 from robustlib import checks
 from robustlib.features import files
+from robustlib.features.training import PRECISIONS
 
 Progress = Callable[[int, int, str], None]
 Make = Callable[[Tensor], dict[str, Tensor]]
 """From indices of images to ``x`` in [0, 1], ``y``, ``source``, and one measure each per image."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all recipes are given: network, data, where to, and how it is computed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a network, images, labels, a seed or a precision that are not as the recipes say.
+    """
+
+    net: nn.Module
+    x: Tensor
+    y: Tensor
+    path: str | PathLike[str]
+    seed: int
+    precision: str
+    batch: int
+    part: int
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        check(self.net, self.x, self.y)
+        checks.count("seed", self.seed, low=0)
+        checks.choice("precision", self.precision, PRECISIONS)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def settings(self) -> dict[str, Any]:
+        """What the images depend on, beside the settings of the recipe."""
+        return {
+            "net": files.digest_of_network(self.net),
+            "data": files.digest_of(self.x, self.y),
+            "seed": int(self.seed),
+            "precision": self.precision,
+            "batch": self.batch,
+        }
 
 
 def check(net: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -43,32 +85,22 @@ def random_numbers(seed: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, index]))
 
 
-def build(
-    path: str | PathLike[str],
-    recipe: str,
-    make: Make,
-    *,
-    n: int,
-    settings: dict[str, Any],
-    batch: int,
-    part: int,
-    progress: Progress | None,
-) -> Path:
+def build(task: Task, recipe: str, make: Make, settings: dict[str, Any]) -> Path:
     """Make the parts of the data set that are not there yet, then its report.
 
     Images are computed in batches that start at multiples of ``batch``, so the result does not
     depend on where parts begin or where a run was interrupted.
     """
-    folder = files.check_folder(path)
-    batch = checks.count("batch", batch)
-    part = -(-checks.count("part", part) // batch) * batch
+    folder = files.check_folder(task.path)
+    n, batch = len(task.x), checks.count("batch", task.batch)
+    part = -(-checks.count("part", task.part) // batch) * batch
     starts = range(0, n, part)
     about = {
         "recipe": recipe,
         "images": n,
         "part": part,
         "parts": len(starts),
-        "settings": {**settings, "batch": batch},
+        "settings": {**task.settings(), **settings},
     }
     if (folder / files.ABOUT).exists():
         found = files.read_about(folder)
@@ -95,8 +127,8 @@ def build(
         for key, value in files.read_part(folder, k, sums[-1]).items():
             if key not in ("x", "y", "source"):
                 measured.setdefault(key, []).append(value)
-        if progress:
-            progress(min(n, start + part), n, recipe)
+        if task.progress:
+            task.progress(min(n, start + part), n, recipe)
     report = {key: float(torch.cat(measured[key]).double().mean()) for key in sorted(measured)}
     files.write_about(folder, {**about, "report": report, "sha256": sums, "complete": True})
     return folder

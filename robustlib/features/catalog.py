@@ -5,47 +5,46 @@ They were chosen on the held-out training images; the paper's own are the defaul
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
 from robustlib.features.experiments import Experiment
 from robustlib.features.training import Schedule
 
-STANDARD = Schedule(epochs=10, precision="bfloat16")
+STANDARD = Schedule(epochs=8, precision="bfloat16")
 ROBUST = Schedule(epochs=6, reach=0, eps=0.5, precision="bfloat16")
-STUDENT = Schedule(epochs=8, reach=2, precision="bfloat16")
-STILL = Schedule(epochs=8, rate=0.05, reach=None, precision="bfloat16")
+STUDENT = replace(STANDARD, rate=0.2, whiten=True)
 FAST: dict[str, Any] = {"precision": "bfloat16", "part": 1024}
-
-
-def moved(eps: float) -> dict[str, Any]:
-    """Twelve gradients an image: six steps, each averaged over two moved copies."""
-    return {"eps": eps, "steps": 6, "step_size": eps / 3, "decay": True, "copies": 2, "reach": 2}
+Row = functools.partial(Experiment, architecture="pooled_resnet")
 
 
 def mislabeled(name: str, recipe: str, eps: float) -> Experiment:
-    """A student on D̂_rand or D̂_det of the standard network."""
-    build = {**moved(eps), **FAST}
-    return Experiment(name, STUDENT, 30_000, recipe, "standard", build, attack=False)
+    """A student on D̂_rand or D̂_det of the standard network.
+
+    Each step is along the gradient at a moved copy: the student sees moved images.
+    """
+    build = {"eps": eps, "steps": 10, "step_size": eps / 5, "copies": 1, "reach": 4, **FAST}
+    return Row(name, STUDENT, 25_000, recipe, "standard", build, attack=False)
 
 
 CORE = {
     row.name: row
     for row in (
-        Experiment("standard", STANDARD),
-        Experiment("robust", ROBUST),
-        Experiment(
+        Row("standard", STANDARD),
+        Row("robust", ROBUST),
+        Row(
             "robust_dataset",
             replace(STANDARD, epochs=10),
-            30_000,
+            25_000,
             "robust",
             "robust",
             {"steps": 22, "step_size": 2.0, "decay": True, **FAST},
         ),
-        Experiment(
+        Row(
             "nonrobust_dataset",
-            STILL,
-            40_000,
+            replace(STANDARD, rate=0.05, reach=None),
+            25_000,
             "nonrobust",
             "standard",
             {"steps": 14, "step_size": 1.25, "decay": True, **FAST},
@@ -54,10 +53,8 @@ CORE = {
         mislabeled("mislabeled_random", "random", 0.5),
         mislabeled("mislabeled_deterministic_1", "deterministic", 1.0),
         mislabeled("mislabeled_deterministic", "deterministic", 0.5),
-        Experiment("half", STANDARD, 25_000),
-        Experiment(
-            "random_labels", replace(STUDENT, epochs=3), 30_000, labels="random", attack=False
-        ),
+        Row("half", replace(STANDARD, epochs=10), 25_000),
+        Row("random_labels", replace(STUDENT, epochs=3), 25_000, labels="random", attack=False),
     )
 }
 
@@ -77,16 +74,20 @@ EXTRA = {
             name="nonrobust_dataset_noise",
             build={**CORE["nonrobust_dataset"].build, "start": "noise"},
         ),
+        # What whitening does: the students without it, and a network of the images with it.
+        *(
+            replace(CORE[name], name=f"{name}_raw", student=replace(STUDENT, whiten=False))
+            for name in ("mislabeled_deterministic", "mislabeled_random")
+        ),
+        Row("standard_white", replace(STANDARD, whiten=True)),
         # Table 9, and Goh's question how much of the wrong labels robust features can tell.
         replace(
             CORE["mislabeled_deterministic"], name="deterministic_from_robust", teacher="robust"
         ),
         replace(CORE["mislabeled_random"], name="random_from_robust", teacher="robust"),
         # Wallace: learning from the errors of a network that was hardly trained.
-        Experiment("early", replace(STANDARD, epochs=2), attack=False),
-        Experiment(
-            "errors", replace(STUDENT, epochs=14), recipe="errors", teacher="early", attack=False
-        ),
+        Row("early", replace(STANDARD, epochs=2), attack=False),
+        Row("errors", replace(STUDENT, epochs=14), recipe="errors", teacher="early", attack=False),
         # Figure 3: other architectures, on the images and on the same wrong labels.
         *(
             Experiment(f"{a}_standard", STUDENT, 30_000, attack=False, architecture=a)

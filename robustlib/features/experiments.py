@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from robustlib.metrics import Estimate, proportion
 from robustlib.zoo.checkpoints import write_whole
 
 HELD_OUT = 5000  # the last training images: settings are chosen on them, never on test images
-CLASSES = 10
 RECIPES: dict[str, Callable[..., Path]] = {
     "robust": inversion.robust_dataset,
     "nonrobust": inversion.nonrobust_dataset,
@@ -78,13 +77,22 @@ ATTACK = {"steps": 20, "restarts": 2, "images": 1000}
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are kept, and the data that all experiments share."""
+    """Where things are kept, and the data, networks and attack that all experiments share."""
 
     work: Path
     records: Path
     train: tuple[Tensor, Tensor]
     held_out: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    architectures: Mapping[str, Callable[[], nn.Module]] = field(
+        default_factory=lambda: networks.ARCHITECTURES
+    )
+    attack: Mapping[str, int] = field(default_factory=lambda: dict(ATTACK))
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return int(self.train[1].max()) + 1
 
     @classmethod
     def cifar10(cls, work: Path, records: Path) -> Place:
@@ -109,7 +117,7 @@ def run(
 
     The teacher has to be there (run its row first).
     """
-    settings = settings_of(experiment, table)
+    settings = settings_of(experiment, table, place.attack)
     path = place.records / f"{experiment.name}-{seed}.json"
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -123,13 +131,13 @@ def run(
     precision = PRECISIONS[experiment.student.precision]
     state = place.work / f"{experiment.name}-{seed}.state"
     net, log = fit(
-        networks.ARCHITECTURES[experiment.architecture],
+        place.architectures[experiment.architecture],
         x,
         y,
         experiment.student,
         seed=seed_of(experiment, seed),
         state=state,
-        watch={"held_out": place.held_out, "held_out_next": _next(place.held_out)},
+        watch={"held_out": place.held_out, "held_out_next": _next(place)},
         progress=lambda done, total, text: say(f"{experiment.name}: epoch {done}/{total}, {text}"),
     )
     numbers = evaluate(net, place, precision, attack=experiment.attack, seed=seed)
@@ -166,30 +174,34 @@ def evaluate(
     numbers = {
         "held_out": measure.accuracy(net, *place.held_out),
         "test": proportion(int((labels == y).sum()), len(y)),
-        "test_next": proportion(int((labels == (y + 1) % CLASSES).sum()), len(y)),
+        "test_next": proportion(int((labels == (y + 1) % place.classes).sum()), len(y)),
     }
     if attack:
-        some = ATTACK["images"]
+        some = place.attack["images"]
         for eps in RADII:
             numbers[f"robust_{eps:g}"] = measure.robust_accuracy(
                 net,
                 x[:some],
                 y[:some],
                 eps=eps,
-                steps=ATTACK["steps"],
-                restarts=ATTACK["restarts"],
+                steps=place.attack["steps"],
+                restarts=place.attack["restarts"],
                 precision=precision,
                 seed=seed,
             )
     return numbers
 
 
-def settings_of(experiment: Experiment, table: dict[str, Experiment]) -> dict[str, Any]:
+def settings_of(
+    experiment: Experiment,
+    table: dict[str, Experiment],
+    attack: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """All settings that decide the outcome, the teacher's included."""
     settings = asdict(experiment)
-    settings["attack_settings"] = dict(ATTACK)
+    settings["attack_settings"] = dict(ATTACK if attack is None else attack)
     if experiment.teacher:
-        settings["teacher"] = settings_of(table[experiment.teacher], table)
+        settings["teacher"] = settings_of(table[experiment.teacher], table, attack)
     return json.loads(json.dumps(settings))
 
 
@@ -208,7 +220,7 @@ def network(place: Place, experiment: Experiment, seed: int) -> nn.Module:
     path = checkpoint(place, experiment.name, seed)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; run {experiment.name!r} first.")
-    net = networks.ARCHITECTURES[experiment.architecture]()
+    net = place.architectures[experiment.architecture]()
     net.load_state_dict(load_file(path))
     return networks.channels_last(net.eval())
 
@@ -225,7 +237,7 @@ def _data_set(
     if experiment.recipe is None:
         if experiment.labels == "random":
             generator = torch.Generator().manual_seed(seed)
-            y = torch.randint(CLASSES, y.shape, generator=generator)
+            y = torch.randint(place.classes, y.shape, generator=generator)
         return x, y, {"images": len(x)}
     assert experiment.teacher is not None
     teacher = network(place, table[experiment.teacher], seed)
@@ -264,5 +276,6 @@ def _first_of_set(experiment: Experiment, table: dict[str, Experiment]) -> str:
     return next((r.name for r in table.values() if key(r) == key(experiment)), experiment.name)
 
 
-def _next(held_out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return held_out[0], (held_out[1] + 1) % CLASSES
+def _next(place: Place) -> tuple[Tensor, Tensor]:
+    x, y = place.held_out
+    return x, (y + 1) % place.classes

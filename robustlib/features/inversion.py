@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlib import checks
-from robustlib.features import builder, files
-from robustlib.features.builder import Progress, random_numbers, rounded
+from robustlib.features.builder import Progress, Task, build, random_numbers, rounded
 from robustlib.features.descent import Representation, Steps, descend
 from robustlib.features.networks import folded
-from robustlib.features.training import PRECISIONS
 
 STARTS = ("other", "noise")
 
@@ -98,7 +96,8 @@ def robust_dataset(
     >>> z.shape, torch.equal(labels, y)
     (torch.Size([4, 1, 8, 8]), True)
     """
-    return _inverted("robust", **locals())
+    task = Task(net, x, y, path, seed, precision, batch, part, progress)
+    return _inverted("robust", task, layer, start, Steps(steps, step_size, decay))
 
 
 def nonrobust_dataset(
@@ -124,36 +123,17 @@ def nonrobust_dataset(
     them not robust (Ilyas et al. 2019, section 3.1). Arguments and result are those of
     :func:`robust_dataset`.
     """
-    return _inverted("nonrobust", **locals())
+    task = Task(net, x, y, path, seed, precision, batch, part, progress)
+    return _inverted("nonrobust", task, layer, start, Steps(steps, step_size, decay))
 
 
-def _inverted(
-    recipe: str,
-    *,
-    net: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    path: str | PathLike[str],
-    layer: str,
-    start: str,
-    steps: int,
-    step_size: float,
-    decay: bool,
-    seed: int,
-    precision: str,
-    batch: int,
-    part: int,
-    progress: Progress | None,
-) -> Path:
-    builder.check(net, x, y)
+def _inverted(recipe: str, task: Task, layer: str, start: str, steps: Steps) -> Path:
     checks.choice("start", start, STARTS)
-    checks.choice("precision", precision, PRECISIONS)
-    seed = checks.count("seed", seed, low=0)
-    schedule = Steps(steps, step_size, decay)
-    g = Representation(folded(net), layer, PRECISIONS[precision])
+    x, y = task.x, task.y
+    g = Representation(folded(task.net), layer, task.dtype)
 
     def make(rows: Tensor) -> dict[str, Tensor]:
-        draws = [random_numbers(seed, i) for i in rows.tolist()]
+        draws = [random_numbers(task.seed, i) for i in rows.tolist()]
         source = torch.tensor([int(draw.integers(len(x))) for draw in draws])
         z = x[source]
         if start == "noise":
@@ -167,7 +147,7 @@ def _inverted(
 
         with torch.no_grad():
             before = distance(z)
-        z = descend(lambda p, _: distance(p), z, schedule, lambda p: p.clamp_(0, 1))
+        z = descend(lambda p, _: distance(p), z, steps, lambda p: p.clamp_(0, 1))
         stored = rounded(z)
         with torch.no_grad():
             after = stored.to(x.dtype) / 255
@@ -181,23 +161,5 @@ def _inverted(
                 "agreement": agreement,
             }
 
-    return builder.build(
-        path,
-        recipe,
-        make,
-        n=len(x),
-        settings={
-            "net": files.digest_of_network(net),
-            "data": files.digest_of(x, y),
-            "layer": layer,
-            "start": start,
-            "steps": steps,
-            "step_size": step_size,
-            "decay": decay,
-            "seed": seed,
-            "precision": precision,
-        },
-        batch=batch,
-        part=part,
-        progress=progress,
-    )
+    settings = {"layer": layer, "start": start, "steps": steps.number, "step_size": steps.size}
+    return build(task, recipe, make, {**settings, "decay": steps.decay})

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustlib import checks
-from robustlib.features import builder, files, moves
-from robustlib.features.builder import Progress, random_numbers, rounded
+from robustlib.features import files, moves
+from robustlib.features.builder import Progress, Task, build, check, random_numbers, rounded
 from robustlib.features.descent import NORMS, Steps, ball, descend, logits
 from robustlib.features.networks import folded
-from robustlib.features.training import PRECISIONS
 
 
 def mislabeled_random(
@@ -111,8 +110,9 @@ def mislabeled_random(
     >>> (net(z).argmax(1) == t).float().mean() > 0.8
     tensor(True)
     """
-    arguments = locals()
-    return _mislabeled("random", lambda y, classes, draw: int(draw.integers(classes)), **arguments)
+    task = Task(net, x, y, path, seed, precision, batch, part, progress)
+    schedule = Steps(steps, step_size, decay, copies, reach)
+    return _mislabeled("random", _any_class, task, schedule, eps, norm, keep)
 
 
 def mislabeled_deterministic(
@@ -140,49 +140,43 @@ def mislabeled_deterministic(
     Robust features now say y + 1: they mislead a network that is judged on the original labels
     (Ilyas et al. 2019, section 3.2). Arguments and result are those of :func:`mislabeled_random`.
     """
-    arguments = locals()
-    return _mislabeled("deterministic", lambda y, classes, draw: (y + 1) % classes, **arguments)
+    task = Task(net, x, y, path, seed, precision, batch, part, progress)
+    schedule = Steps(steps, step_size, decay, copies, reach)
+    return _mislabeled("deterministic", _next_class, task, schedule, eps, norm, keep)
+
+
+def _any_class(y: int, classes: int, draw: np.random.Generator) -> int:
+    return int(draw.integers(classes))
+
+
+def _next_class(y: int, classes: int, draw: np.random.Generator) -> int:
+    return (y + 1) % classes
 
 
 def _mislabeled(
     recipe: str,
     target: Callable[[int, int, np.random.Generator], int],
-    *,
-    net: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    path: str | PathLike[str],
+    task: Task,
+    steps: Steps,
     eps: float,
     norm: str,
-    steps: int,
-    step_size: float,
-    decay: bool,
-    copies: int,
-    reach: int,
     keep: Sequence[nn.Module],
-    seed: int,
-    precision: str,
-    batch: int,
-    part: int,
-    progress: Progress | None,
 ) -> Path:
-    classes = builder.check(net, x, y)
+    x, y, copies, reach = task.x, task.y, steps.copies, steps.reach
+    classes = check(task.net, x, y)
     eps = checks.number("eps", eps, low=0.0, strict=True)
     checks.choice("norm", norm, NORMS)
-    checks.choice("precision", precision, PRECISIONS)
-    seed = checks.count("seed", seed, low=0)
-    schedule = Steps(steps, step_size, decay, copies, reach)
     if copies and x.ndim != 4:
         raise ValueError(f"copies={copies} needs images (n, C, H, W); x has {tuple(x.shape)}.")
     for other in keep:
-        builder.check(other, x, y)
-    frozen, kept, kind = folded(net), [folded(other) for other in keep], PRECISIONS[precision]
+        check(other, x, y)
+    frozen, kept, kind = folded(task.net), [folded(other) for other in keep], task.dtype
 
     def make(rows: Tensor) -> dict[str, Tensor]:
-        draws = [random_numbers(seed, i) for i in rows.tolist()]
+        draws = [random_numbers(task.seed, i) for i in rows.tolist()]
         pairs = zip(y[rows].tolist(), draws, strict=True)
         t = torch.tensor([target(label, classes, draw) for label, draw in pairs])
-        shape = (steps, copies, 3)
+        shape = (steps.number, copies, 3)
         copied = torch.stack([_moves(draw, shape, reach) for draw in draws]) if copies else None
 
         def loss(z: Tensor, _: Tensor | None) -> Tensor:
@@ -192,7 +186,7 @@ def _mislabeled(
             return toward
 
         start = x[rows]
-        stored = rounded(descend(loss, start, schedule, ball(start, eps, norm), copied, norm))
+        stored = rounded(descend(loss, start, steps, ball(start, eps, norm), copied, norm))
         after = stored.to(x.dtype) / 255
         measures = {"changed": t != y[rows], "distance": (after - start).flatten(1).norm(dim=1)}
         with torch.no_grad():
@@ -202,29 +196,17 @@ def _mislabeled(
                 measures["success_moved"] = frozen(moves.move(after, once)).argmax(1) == t
         return {"x": stored, "y": t, "source": rows, **measures}
 
-    return builder.build(
-        path,
-        recipe,
-        make,
-        n=len(x),
-        settings={
-            "net": files.digest_of_network(net),
-            "data": files.digest_of(x, y),
-            "eps": eps,
-            "norm": norm,
-            "steps": steps,
-            "step_size": step_size,
-            "decay": decay,
-            "copies": copies,
-            "reach": reach,
-            "keep": [files.digest_of_network(other) for other in keep],
-            "seed": seed,
-            "precision": precision,
-        },
-        batch=batch,
-        part=part,
-        progress=progress,
-    )
+    settings = {
+        "eps": eps,
+        "norm": norm,
+        "steps": steps.number,
+        "step_size": steps.size,
+        "decay": steps.decay,
+        "copies": copies,
+        "reach": reach,
+        "keep": [files.digest_of_network(other) for other in keep],
+    }
+    return build(task, recipe, make, settings)
 
 
 def _moves(draw: np.random.Generator, shape: tuple[int, ...], reach: int) -> Tensor:

@@ -1,38 +1,64 @@
 """What is measured on networks and data sets that :mod:`experiments` has made.
 
-Each study returns a list of rows, dictionaries that are ready for a table.
+Each study returns a list of rows, dictionaries that are ready for a table. How much is measured is
+said by keywords, whose defaults are those of the reference run.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robustlib.features import files, measure
-from robustlib.features.experiments import RECIPES, Experiment, Place, as_row, checkpoint, network
+from robustlib.features.experiments import RECIPES, Experiment, Place, as_row, network
+from robustlib.features.training import PRECISIONS
 from robustlib.features.usefulness import robust_usefulness
 
 Row = dict[str, Any]
-Study = Callable[[Place, int, dict[str, Experiment]], list[Row]]
-BF16 = torch.bfloat16
+Table = dict[str, Experiment]
+TEACHERS = ("standard", "robust")
+WRONG = (
+    "mislabeled_random",
+    "mislabeled_random_1",
+    "mislabeled_deterministic",
+    "mislabeled_deterministic_1",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A measurement and the experiments whose networks or data sets it needs."""
+
+    measure: Callable[..., list[Row]]
+    needs: Callable[[Table], Sequence[str]]
 
 
 def run(
-    name: str, seed: int, place: Place, table: dict[str, Experiment], *, commit: str = ""
+    name: str, seed: int, place: Place, table: Table, *, commit: str = "", **sizes: Any
 ) -> dict[str, Any]:
-    """Run one study for one seed, or return its record if that is there."""
+    """Run one study for one seed, or return its record if that is there for the same sizes.
+
+    What it needs has to be there; :func:`robustlib.features.results.study` sees to that.
+    """
     path = place.records / f"study-{name}-{seed}.json"
+    wanted = json.loads(json.dumps(sizes))
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("sizes", {}) == wanted:
+            return record
     began = time.process_time()
-    rows = STUDIES[name](place, seed, table)
+    rows = STUDIES[name].measure(place, seed, table, **sizes)
     record = {
         "name": name,
         "seed": seed,
+        "sizes": wanted,
         "rows": rows,
         "cpu_seconds": round(time.process_time() - began, 1),
         "torch": torch.__version__,
@@ -42,93 +68,131 @@ def run(
     return record
 
 
-def pgd_steps(place: Place, seed: int, table: dict[str, Experiment]) -> list[Row]:
-    """Figure 7: robust accuracy of the network trained on D̂_R against the number of PGD steps."""
-    net = network(place, table["robust_dataset"], seed)
-    x, y = (part[:200] for part in place.test)
+def pgd_steps(
+    place: Place,
+    seed: int,
+    table: Table,
+    *,
+    steps: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 500, 2500),
+    images: int = 200,
+) -> list[Row]:
+    """Figure 8: robust accuracy of the network trained on D̂_R against the number of PGD steps."""
+    row = table["robust_dataset"]
+    net, kind = network(place, row, seed), PRECISIONS[row.student.precision]
+    x, y = (part[:images] for part in place.test)
     return [
-        {"steps": steps, "eps": 0.25}
-        | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=steps, precision=BF16))
-        for steps in (1, 5, 20, 100, 500, 2500)
+        {"steps": some, "eps": 0.25}
+        | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=some, precision=kind))
+        for some in steps
     ]
 
 
-def robust_train_test(place: Place, seed: int, table: dict[str, Experiment]) -> list[Row]:
+def robust_train_test(place: Place, seed: int, table: Table, *, images: int = 500) -> list[Row]:
     """Table 8: robust accuracy on D̂_R, on the same recipe applied to test images, and on those."""
-    row, n = table["robust_dataset"], 500
+    row = table["robust_dataset"]
     net, teacher = network(place, row, seed), network(place, table["robust"], seed)
-    x, y = (part[:n] for part in place.test)
-    folder = place.work / f"robust_dataset_of_test-{seed}"
+    x, y = (part[:images] for part in place.test)
+    folder = place.work / f"robust_dataset_of_test_{images}-{seed}"
     built = RECIPES["robust"](teacher, x, y, folder, seed=seed, **row.build)
     train_x, train_y, _ = files.load(place.work / f"robust_dataset-{seed}")
     sets = {
-        "robust train": (train_x[:n], train_y[:n]),
+        "robust train": (train_x[:images], train_y[:images]),
         "robust test": files.load(built)[:2],
         "standard test": (x, y),
     }
+    kind = PRECISIONS[row.student.precision]
     return [
         {"set": name, "eps": eps}
-        | as_row(measure.robust_accuracy(net, *pairs, eps=eps, precision=BF16))
+        | as_row(measure.robust_accuracy(net, *pairs, eps=eps, precision=kind))
         for name, pairs in sets.items()
         for eps in (0.25, 0.5)
     ]
 
 
-def transfer(place: Place, seed: int, table: dict[str, Experiment]) -> list[Row]:
-    """Figure 3 and D.9: adversarial examples of the standard network on every other one."""
-    source = network(place, table["standard"], seed)
-    x, y = (part[:1000] for part in place.test)
-    t = (y + 1) % 10
+def transfer(
+    place: Place,
+    seed: int,
+    table: Table,
+    *,
+    images: int = 1000,
+) -> list[Row]:
+    """Figures 3 and 13: adversarial examples of the standard network on other networks."""
+    row = table["standard"]
+    source, kind = network(place, row, seed), PRECISIONS[row.student.precision]
+    x, y = (part[:images] for part in place.test)
+    next_label = (y + 1) % place.classes
     attacks = {
-        f"{kind}_{eps:g}": (
-            measure.adversarial(source, x, y, eps=eps, targets=targets, precision=BF16),
-            targets,
+        f"{how}_{eps:g}": (
+            measure.adversarial(source, x, y, eps=eps, targets=wanted, precision=kind),
+            wanted,
         )
         for eps in (0.5, 1.0)
-        for kind, targets in (("untargeted", None), ("targeted", t))
+        for how, wanted in (("untargeted", None), ("targeted", next_label))
     }
     rows = []
-    for name, experiment in table.items():
-        if name == "standard" or not checkpoint(place, name, seed).exists():
-            continue
-        target = network(place, experiment, seed)
-        row: Row = {"target": name, "architecture": experiment.architecture}
-        row["test"] = as_row(measure.accuracy(target, *place.test))
-        for key, (attacked, targets) in attacks.items():
-            rate = measure.transfer_rate(source, target, x, attacked, y, targets=targets)
-            row[key] = as_row(rate)
-        rows.append(row)
+    for name in targets_of(table):
+        target = network(place, table[name], seed)
+        row_: Row = {"target": name, "architecture": table[name].architecture}
+        row_["test"] = as_row(measure.accuracy(target, *place.test))
+        for key, (attacked, wanted) in attacks.items():
+            rate = measure.transfer_rate(source, target, x, attacked, y, targets=wanted)
+            row_[key] = as_row(rate)
+        rows.append(row_)
     return rows
 
 
-def leakage(place: Place, seed: int, table: dict[str, Experiment]) -> list[Row]:
-    """Goh: what the features of the robust network learn from D̂_rand and D̂_det alone."""
+def targets_of(table: Table) -> list[str]:
+    """The networks of standard training on a part of the true images, and the robust one."""
+    plain = [row.name for row in table.values() if row.recipe is None and row.labels == "set"]
+    return [name for name in plain if table[name].images is not None] + ["robust"]
+
+
+def leakage(
+    place: Place,
+    seed: int,
+    table: Table,
+    *,
+    sets: Sequence[str] = WRONG,
+    images: int = 20_000,
+    controls: int = 5,
+) -> list[Row]:
+    """Goh: what the features of the robust network learn from wrong labels alone.
+
+    The row ``control`` is fitted to unchanged images under random labels: its value is the mean
+    over several draws of these labels, its ends the lowest and the highest. Few features that
+    cluster by class give the same label to a whole cluster, so chance alone spreads widely.
+    """
     robust = network(place, table["robust"], seed)
-    rows = []
-    for name in (
-        "mislabeled_random",
-        "mislabeled_random_1",
-        "mislabeled_deterministic",
-        "mislabeled_deterministic_1",
-    ):
-        if (place.records / f"{name}-{seed}.json").exists():
-            x, y, _ = files.load(place.work / f"{name}-{seed}")
-            found = measure.leakage(robust, (x, y), place.test)
-            rows.append({"set": name, **as_row(found)})
+    rows: list[Row] = []
+    for name in sets:
+        x, y, _ = files.load(place.work / f"{name}-{seed}")
+        found = measure.leakage(robust, (x[:images], y[:images]), place.test)
+        rows.append({"set": name, **as_row(found)})
+    x = place.train[0][: min(images, table[sets[0]].images or images)]
+    generator = torch.Generator().manual_seed(seed)
+    by_chance = []
+    for _ in range(controls):
+        labels = torch.randint(place.classes, (len(x),), generator=generator)
+        by_chance.append(measure.leakage(robust, (x, labels), place.test).value)
+    mean, n = sum(by_chance) / controls, len(place.test[0])
+    ends = {"low": min(by_chance), "high": max(by_chance)}
+    rows.append({"set": "control", "value": mean, **ends, "n": n})
     return rows
 
 
-def feature_usefulness(place: Place, seed: int, table: dict[str, Experiment]) -> list[Row]:
-    """Section 2: ρ and γ (ε .25 and .5) of 32 features each of the standard and robust network."""
-    x, y = (part[:500] for part in place.test)
+def feature_usefulness(
+    place: Place, seed: int, table: Table, *, features: int = 32, images: int = 500, steps: int = 5
+) -> list[Row]:
+    """Section 2: ρ and γ (ε .25 and .5) of features of the standard and of the robust network."""
+    x, y = (part[:images] for part in place.test)
     rows = []
-    for name in ("standard", "robust"):
-        net = network(place, table[name], seed)
+    for name in TEACHERS:
+        net, precision = network(place, table[name], seed), table[name].student.precision
         for eps in (0.25, 0.5):
             rho, gamma, label = robust_usefulness(
-                net, x, y, eps=eps, which=range(32), steps=5, precision="bfloat16"
+                net, x, y, eps=eps, which=range(features), steps=steps, precision=precision
             )
-            for k in range(32):
+            for k in range(features):
                 rows.append(
                     {
                         "network": name,
@@ -142,10 +206,42 @@ def feature_usefulness(place: Place, seed: int, table: dict[str, Experiment]) ->
     return rows
 
 
+def gradient_frequencies(place: Place, seed: int, table: Table, *, images: int = 500) -> list[Row]:
+    """Where the energy of input gradients lies: the share in the lowest frequencies.
+
+    Low are those of at most an eighth of the sampling rate in each direction; ``white`` says which
+    share of all frequencies that is, and so which share of its energy white noise has there.
+    """
+    x, y = (part[:images] for part in place.test)
+    rows = []
+    for name in TEACHERS:
+        g = input_gradients(network(place, table[name], seed), x, y)
+        energy = torch.fft.fft2(g).abs().square().sum(1)
+        down, right = (torch.fft.fftfreq(size).abs() <= 1 / 8 for size in g.shape[2:])
+        low = (down[:, None] & right).double()
+        kept = energy * low
+        share = kept.sum((1, 2)) / energy.sum((1, 2)).clamp_min(1e-30)
+        half = 1.96 * float(share.std()) / len(share) ** 0.5
+        mean = float(share.mean())
+        ends = {"low": mean - half, "high": mean + half}
+        rows.append(
+            {"network": name, "value": mean, **ends, "n": len(x), "white": float(low.mean())}
+        )
+    return rows
+
+
+def input_gradients(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the cross-entropy of each image with respect to the image."""
+    point = x.detach().clone().requires_grad_(True)
+    loss = F.cross_entropy(net(point), y, reduction="sum")
+    return torch.autograd.grad(loss, point)[0].contiguous()
+
+
 STUDIES: dict[str, Study] = {
-    "pgd_steps": pgd_steps,
-    "robust_train_test": robust_train_test,
-    "transfer": transfer,
-    "leakage": leakage,
-    "usefulness": feature_usefulness,
+    "pgd_steps": Study(pgd_steps, lambda table: ["robust_dataset"]),
+    "robust_train_test": Study(robust_train_test, lambda table: ["robust_dataset"]),
+    "transfer": Study(transfer, lambda table: ["standard", *targets_of(table)]),
+    "leakage": Study(leakage, lambda table: ["robust", *WRONG]),
+    "usefulness": Study(feature_usefulness, lambda table: TEACHERS),
+    "gradient_frequencies": Study(gradient_frequencies, lambda table: TEACHERS),
 }

@@ -16,6 +16,7 @@ from robustlib import checks
 from robustlib.features import moves
 from robustlib.features.descent import NORMS, Steps, ball, descend, logits, unit
 from robustlib.features.networks import build, folded
+from robustlib.features.whitening import Whitening
 from robustlib.training.state import Run
 
 Watch = Mapping[str, tuple[Tensor, Tensor]]
@@ -44,6 +45,10 @@ class Schedule:
     attack_steps : int
         With 1 the "fast" attack: one step of 1.25 ``eps`` from a random point of the ball; with
         more, PGD from the image with steps of 1.5 ``eps`` / ``attack_steps``.
+    whiten : bool
+        Learn the first convolution in the coordinates in which patches of ``x`` are white
+        (:class:`robustlib.features.whitening.Whitening`): fine patterns, which vary little, are
+        then learned as fast as coarse ones.
     precision : {"float32", "bfloat16"}
     """
 
@@ -57,6 +62,7 @@ class Schedule:
     norm: str = "2"
     ramp: float = 0.0
     attack_steps: int = 1
+    whiten: bool = False
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -118,6 +124,9 @@ def fit(
     """
     checks.images(x)
     net = build(make, seed).train()
+    white = Whitening(net, x) if schedule.whiten else None
+    if white:
+        white.start()
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=schedule.decay
     )
@@ -127,7 +136,7 @@ def fit(
         run.restore(state, settings)
     for epoch in range(len(run.log), schedule.epochs):
         began = time.process_time()
-        row: dict[str, float] = {"epoch": epoch + 1, **_epoch(run, x, y, schedule, epoch)}
+        row: dict[str, float] = {"epoch": epoch + 1, **_epoch(run, x, y, schedule, epoch, white)}
         net.eval()
         frozen = folded(net)
         for name, (inputs, labels) in (watch or {}).items():
@@ -142,7 +151,9 @@ def fit(
     return net.eval(), run.log
 
 
-def _epoch(run: Run, x: Tensor, y: Tensor, schedule: Schedule, epoch: int) -> dict[str, float]:
+def _epoch(
+    run: Run, x: Tensor, y: Tensor, schedule: Schedule, epoch: int, white: Whitening | None
+) -> dict[str, float]:
     net: nn.Module = run.net
     precision = PRECISIONS[schedule.precision]
     order = torch.randperm(len(x), generator=run.generator)
@@ -162,6 +173,8 @@ def _epoch(run: Run, x: Tensor, y: Tensor, schedule: Schedule, epoch: int) -> di
         loss = F.cross_entropy(out, labels)
         run.optimizer.zero_grad()
         loss.backward()
+        if white:
+            white.gradient()
         run.optimizer.step()
         loss_sum += float(loss.detach()) * len(rows)
         correct += int((out.argmax(1) == labels).sum())

@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_reproduce, _check, _book, _serve, _verify, _distortion, _data, _train):
+    for add in (
+        _reproduce, _check, _book, _serve, _verify, _distortion, _measure, _data, _train,
+    ):  # fmt: skip
         add(commands)
     return top
 
@@ -209,18 +211,57 @@ def _distortion(commands: argparse._SubParsersAction) -> None:
     _images(made, "distances.csv", 600.0)
 
 
+def _measure(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "measure",
+        library_commands.measure,
+        "measure for each image how near a linear program finds an adversarial example",
+        "For each image: the pointwise robustness of Bastani et al. in the image's linear region,\n"
+        "an upper bound of the distance to the nearest adversarial example, and what all of them\n"
+        "say at one radius. Answers are stored as they come, so the same command goes on after an\n"
+        "interruption. Exit code 1 when an image is undecided.",
+        "robustlib measure --network lenet --dataset mnist --n 1000 --out rho.csv",
+    )
+    made.add_argument(
+        "--method", default="lp", help="lp, or lbfgs: the paper's baseline (default lp)"
+    )
+    made.add_argument(
+        "--targets",
+        default="second",
+        help="second: the second most probable label; all: every other one (default second)",
+    )
+    made.add_argument(
+        "--eps",
+        type=_radius,
+        default=20 / 255,
+        help="radius of the frequency and the severity (default 20/255)",
+    )
+    made.add_argument(
+        "--limit", type=_radius, help="look no farther than this radius (default: anywhere)"
+    )
+    made.add_argument(
+        "--alpha", type=float, default=0.0, help="margin of the target's logit (default 0)"
+    )
+    made.add_argument(
+        "--pixels",
+        type=_positive,
+        metavar="255",
+        help="say whether the example survives rounding to whole pixels of so many levels",
+    )
+    made.add_argument(
+        "--form", default="reduced", help="reduced or layered, for lp (default reduced)"
+    )
+    made.add_argument(
+        "--full", action="store_true", help="all inequalities at once, for lp, not lazily"
+    )
+    _which_images(made)
+    _workers(made, "rho.csv")
+
+
 def _images(made: argparse.ArgumentParser, out: str, time_limit: float) -> None:
     """The options of a command that answers a question for each of many images."""
-    made.add_argument("--network", required=True, help="a network of the zoo, for example wk17a")
-    made.add_argument("--dataset", required=True, help="mnist, cifar10, digits or shapes")
-    made.add_argument("--split", default="test", help="train or test (default test)")
-    made.add_argument(
-        "--indices",
-        type=library_commands.indices,
-        default=range(10),
-        metavar="0:100",
-        help="which images: 0:100, or 3,7,9 (default 0:10)",
-    )
+    _which_images(made)
     made.add_argument("--norm", default="inf", help="norm of the change: inf, 1 or 2 (default inf)")
     made.add_argument(
         "--time-limit",
@@ -229,6 +270,32 @@ def _images(made: argparse.ArgumentParser, out: str, time_limit: float) -> None:
         metavar="SECONDS",
         help=f"for one image (default {time_limit:.0f})",
     )
+    _workers(made, out)
+
+
+def _which_images(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--network", required=True, help="a network of the zoo, for example wk17a")
+    made.add_argument("--dataset", required=True, help="mnist, cifar10, digits or shapes")
+    made.add_argument("--split", default="test", help="train or test (default test)")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument(
+        "--indices",
+        type=library_commands.indices,
+        default=range(10),
+        metavar="0:100",
+        help="which images: 0:100, or 3,7,9 (default 0:10)",
+    )
+    which.add_argument(
+        "--n",
+        type=lambda text: range(_positive(text)),
+        dest="indices",
+        metavar="N",
+        help="the first N images",
+    )
+
+
+def _workers(made: argparse.ArgumentParser, out: str) -> None:
+    """Who works on the images, and where the answers go."""
     made.add_argument("--solver", default="highs", help="highs, scip or cvxpy (default highs)")
     made.add_argument(
         "--workers",

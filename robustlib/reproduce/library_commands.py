@@ -1,4 +1,4 @@
-"""The commands that use the library: verify, distortion, data, train."""
+"""The commands that use the library: verify, distortion, measure, data, train."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,63 @@ def distortion(options: argparse.Namespace) -> int:
     return 0 if finished == len(found) else 1
 
 
+def measure(options: argparse.Namespace) -> int:
+    """ρ̂ of images, and what it says at one radius; 1 if one is undecided."""
+    if options.limit is not None and options.limit < options.eps:
+        raise ValueError(
+            f"limit={options.limit:g} is below eps={options.eps:g}: no frequency at eps is found "
+            "that way; give a limit of at least eps, or none."
+        )
+    store = _store(options)
+
+    import robustlib as rl
+
+    net, x, y = _load(options)
+    found = rl.pointwise_robustness(
+        net,
+        x,
+        method=options.method,
+        targets=options.targets,
+        alpha=options.alpha,
+        pixels=options.pixels,
+        limit=options.limit,
+        form=options.form,
+        lazy=not options.full,
+        solver=options.solver,
+        store=store,
+        **_many(options),
+    )
+    rows = [
+        {
+            "index": index,
+            "label": int(label),
+            "predicted": int(found.label[i]),
+            "target": int(found.target[i]),
+            "status": found.status[i],
+            "rho": _finite(found.rho[i]),
+            "distance": _finite(found.distance[i]),
+            "survives": found.rounded[i] is not None if options.pixels else None,
+            "iterations": int(found.iterations[i]),
+            "used": int(found.used[i]),
+            "constraints": int(found.constraints[i]),
+            "seconds": round(float(found.seconds[i]), 4),
+        }
+        for i, (index, label) in enumerate(zip(options.indices, y, strict=True))
+    ]
+    _hand_over(options, rows)
+    undecided = found.status.count("undecided")
+    decided = found.rho[[status != "undecided" for status in found.status]]
+    how = rl.metrics.adversarial_frequency(decided, options.eps)
+    severe = rl.metrics.adversarial_severity(decided, options.eps)
+    _say(
+        f"{_counts(Counter(found.status))}; of the {how.n} decided, adversarial frequency "
+        f"{100 * how.value:.2f} % ({100 * how.low:.2f} to {100 * how.high:.2f}), severity "
+        f"{severe.value:.4f} ({severe.low:.4f} to {severe.high:.4f}) at eps {options.eps:.4f}"
+    )
+    _say(_cost(options, float(sum(found.seconds))))
+    return 1 if undecided else 0
+
+
 def _store(options: argparse.Namespace) -> Path:
     """Where answers are kept: beside the table, unless told otherwise."""
     store: Path = options.store or options.out.with_suffix(".sqlite")
@@ -131,11 +189,18 @@ def _load(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _common(options: argparse.Namespace) -> dict[str, Any]:
-    bar = _bar("images")
     return {
         "norm": options.norm,
         "time_limit": options.time_limit,
         "solver": options.solver,
+        **_many(options),
+    }
+
+
+def _many(options: argparse.Namespace) -> dict[str, Any]:
+    """Who works, and the line of progress."""
+    bar = _bar("images")
+    return {
         "workers": options.workers,
         "dask": options.dask,
         "progress": lambda event: bar(

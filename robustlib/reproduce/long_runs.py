@@ -9,7 +9,8 @@ its result is kept in two places:
   written only), so that an edited figure does not cost hours. Whoever reproduces the book computes
   everything anew.
 
-Every use of a kept result is listed at the foot of the chapter, with date, commit and seconds.
+Where two notebooks that run at once need the same result, the second waits for the first. Every use
+of a kept result is listed at the foot of the chapter, with date, commit and seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from robustlib.reproduce import notebooks
 from robustlib.reproduce.notebooks import BookError, find_root, write
@@ -55,6 +58,13 @@ def long_run(name: str, settings: dict[str, Any], compute: Callable[[], Any]) ->
     >>> long_run("doctest.sum", {"n": 3}, lambda: sum(range(3)))  # doctest: +SKIP
     3
     """
+    lock = find_root(Path.cwd()) / "_build" / "runs" / f".{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        return _long_run(name, settings, compute)
+
+
+def _long_run(name: str, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
     wanted = json.loads(json.dumps(settings, default=_plain))
     renew = os.environ.get(RECORDING) == RENEW
     for path, own in [] if renew else _places(name):

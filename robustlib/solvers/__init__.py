@@ -2,6 +2,7 @@
 
 from robustlib.solvers.cone import solve_in_ball
 from robustlib.solvers.engines import SOLVERS, SolverError, solve
+from robustlib.solvers.lazy import LazyProgram, NearestPoint
 from robustlib.solvers.program import Program, Solution
 from robustlib.solvers.safe import safe_lower_bound
 from robustlib.solvers.tree import Certificate, prove_at_least
@@ -9,6 +10,8 @@ from robustlib.solvers.tree import Certificate, prove_at_least
 __all__ = [
     "SOLVERS",
     "Certificate",
+    "LazyProgram",
+    "NearestPoint",
     "Program",
     "Solution",
     "SolverError",

@@ -1,6 +1,7 @@
 """Training of the zoo's own networks: ``train(name)`` follows the recipe ``RECIPES[name]``.
 
-Standard, adversarial (PGD) and provable training (IBP, CROWN-IBP); ``sparsify`` prunes networks.
+Standard, adversarial (PGD) and provable training (IBP, CROWN-IBP); ``sparsify`` prunes networks,
+``fine_tune`` trains them on with adversarial examples.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 from robustlib import checks
 from robustlib.attacks import pgd
+from robustlib.training.fine_tuning import FineTuned, fine_tune
 from robustlib.training.loop import accuracy, certified, epoch
 from robustlib.training.provable import margin_bounds, robust_cross_entropy
 from robustlib.training.recipes import RECIPES, Recipe
@@ -31,9 +33,11 @@ from robustlib.zoo import info as zoo_info
 
 __all__ = [
     "RECIPES",
+    "FineTuned",
     "Progress",
     "Recipe",
     "Training",
+    "fine_tune",
     "margin_bounds",
     "prune",
     "robust_cross_entropy",
@@ -144,7 +148,7 @@ def _start(recipe: Recipe) -> Run:
     with torch.device("meta"):
         net = zoo_info(recipe.name).build()
     net = net.to_empty(device="cpu").eval()
-    architectures.initialize(net, generator)
+    architectures.initialize(net, generator, recipe.gain)
     if recipe.start:
         start = load(recipe.start)
         wanted, found = architectures.describe(net), architectures.describe(start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,12 @@ class Recipe:
     epochs, batch : int
         Passes over the training split, and examples a step.
     learning_rate : float
-        The highest one of Adam; it falls linearly to zero at the end.
+        The highest one; it falls linearly to zero at the end.
+    momentum : float
+        Of stochastic gradient descent, with ``weight_decay`` as a penalty λ/2 ‖W‖₂² in the loss,
+        as in Caffe; 0 stands for AdamW.
+    gain : float
+        Factor of the initial parameters U(±1/√fan-in); √6 is He's (2015) for deep ReLU networks.
     warm_up : int
         Epochs at the start in which the rate rises from zero and the inputs stay clean.
     eps : float
@@ -75,6 +81,8 @@ class Recipe:
     start: str = ""
     batch: int = 64
     learning_rate: float = 0.005
+    momentum: float = 0.0
+    gain: float = 1.0
     warm_up: int = 0
     eps: float = 0.0
     ramp: int = 0
@@ -98,13 +106,22 @@ class Recipe:
             for share in getattr(self, argument):
                 checks.number(argument, share, low=0.0, high=1.0)
         checks.number("learning_rate", self.learning_rate, low=0.0, strict=True)
+        checks.number("momentum", self.momentum, low=0.0, high=1.0)
+        checks.number("gain", self.gain, low=0.0, strict=True)
         if self.method != "standard":
             checks.number("eps", self.eps, low=0.0, strict=True)
         elif self.eps:
             raise ValueError(f"eps={self.eps} has no meaning with method='standard'; give 0.")
 
     def optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
-        """Adam with decoupled weight decay on the parameters of ``net``."""
+        """AdamW on the parameters of ``net``, or stochastic gradient descent with momentum."""
+        if self.momentum:
+            return torch.optim.SGD(
+                net.parameters(),
+                lr=self.learning_rate,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+            )
         return torch.optim.AdamW(
             net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
@@ -125,6 +142,8 @@ class Recipe:
         The numbers of a method stand only in the record of a run that follows the method.
         """
         unused = {"data"} if self.start else {"data", "start"}
+        usual = {"momentum": 0.0, "gain": 1.0}
+        unused |= {name for name, value in usual.items() if getattr(self, name) == value}
         if self.method == "standard":
             unused |= {"eps", "ramp"}
         if self.method != "adversarial":
@@ -143,8 +162,8 @@ def _digits(name: str, **settings: Any) -> Recipe:
     return Recipe(name, data.digits, epochs=60, **settings)
 
 
-def _mnist(name: str, **settings: Any) -> Recipe:
-    return Recipe(name, data.mnist, batch=128, held_out=5000, **settings)
+def _mnist(name: str, *, batch: int = 128, **settings: Any) -> Recipe:
+    return Recipe(name, data.mnist, batch=batch, held_out=5000, **settings)
 
 
 def _cifar(name: str, **settings: Any) -> Recipe:
@@ -187,6 +206,14 @@ RECIPES = {
         ),
         _mnist("mlp_2x20", epochs=20),
         _mnist("mlp_3x20", epochs=20),
+        _mnist(  # Caffe's solver, but for the rate: it falls to zero
+            "lenet",
+            epochs=11,
+            batch=64,
+            learning_rate=0.01,
+            momentum=0.9,
+            weight_decay=5e-4,
+        ),
         _mnist("adv_mlp_b", **_PGD, ramp=3, epochs=12, learning_rate=2e-3, l1=2e-4),
         _mnist("adv_cnn_a", **_PGD, ramp=2, epochs=7, learning_rate=2e-3, l1=1e-4),
         _mnist("crown_ibp_cnn_a_02", eps=0.2, **_BOUNDS),
@@ -208,6 +235,18 @@ RECIPES = {
             eps=8 / 255,
             batch=128,
             **(_BOUNDS | {"epochs": 16, "ramp": 4, "kappa": (1.0, 0.0)}),
+        ),
+        *(
+            _cifar(
+                name,
+                epochs=30,
+                batch=128,
+                learning_rate=1e-3,
+                warm_up=1,
+                gain=math.sqrt(6),
+                weight_decay=0.05,
+            )
+            for name in ("nin", "nin_narrow")
         ),
         Recipe(
             "toy",

@@ -1,7 +1,7 @@
 """Architectures under the names that the papers give them.
 
 Each function returns a fresh, randomly initialized ``torch.nn.Sequential`` of Conv2d, Linear, ReLU,
-MaxPool2d, Flatten and ``Residual``, for inputs of shape (n, C, H, W) in [0, 1].
+pooling, Flatten and ``Residual``, for inputs of shape (n, C, H, W) in [0, 1].
 """
 
 from __future__ import annotations
@@ -143,6 +143,44 @@ def lenet() -> nn.Sequential:
     )
 
 
+def nin(width: int = 96) -> nn.Sequential:
+    """The Network-in-Network of nine layers for CIFAR-10, (3, 32, 32), of Bastani et al.
+
+    Lin, Chen and Yan (2014), as in Caffe's model zoo: convolutions, each followed by two layers of
+    1×1 convolutions; the last one has a channel for each label, and the logits are its means.
+
+    Parameters
+    ----------
+    width : int
+        Channels before the first pooling: 96 in the paper (966 986 parameters); the other layers
+        grow and shrink with it.
+
+    Notes
+    -----
+    Caffe lets the last windows of a pooling hang over the edge; here the first ones do. Caffe's
+    dropout acts in training only and is left out, and so is the ReLU on the logits' maps.
+    """
+    width = checks.count("width", width)
+    wide, middle = 2 * width, max(1, 5 * width // 3)
+
+    def block(*channels: int, kernel: int) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for k, (before, after) in enumerate(pairwise(channels)):
+            size = kernel if k == 0 else 1
+            layers += [nn.Conv2d(before, after, size, padding=size // 2), nn.ReLU()]
+        return layers
+
+    return nn.Sequential(
+        *block(3, wide, middle, width, kernel=5),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        *block(width, wide, wide, wide, kernel=5),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        *block(wide, wide, wide, 10, kernel=3)[:-1],
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
 def digits_cnn() -> nn.Sequential:
     """CNN_A shrunk to 8×8 images: 8 and 16 filters, one hidden layer of 32; 224 ReLUs."""
     return nn.Sequential(
@@ -182,16 +220,18 @@ def _layer(module: nn.Module) -> str:
         size, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
         sizes = f"{module.in_channels}, {module.out_channels}, {size}×{size}"
         return f"{name}({sizes}, stride {stride}, padding {padding})"
-    if isinstance(module, nn.MaxPool2d):
-        return f"{name}({module.kernel_size})"
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        usual = module.stride == module.kernel_size and module.padding == 0
+        more = "" if usual else f", stride {module.stride}, padding {module.padding}"
+        return f"{name}({module.kernel_size}{more})"
     return name
 
 
-def initialize(net: nn.Sequential, generator: Generator) -> None:
-    """Draw the parameters as torch does by default, U(±1/√fan-in), from ``generator`` only."""
+def initialize(net: nn.Sequential, generator: Generator, gain: float = 1.0) -> None:
+    """Draw the parameters from U(±gain/√fan-in), as torch does by default with gain 1."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            bound = 1 / math.sqrt(module.weight[0].numel())
+            bound = gain / math.sqrt(module.weight[0].numel())
             with torch.no_grad():
                 module.weight.uniform_(-bound, bound, generator=generator)
                 assert module.bias is not None

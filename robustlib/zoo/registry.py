@@ -134,6 +134,27 @@ NETWORKS = {
             10,
             "cifar10",
         ),
+        Info(
+            "lenet",
+            "Caffe's LeNet, trained on clean images only",
+            "LeNet (original)",
+            architectures.lenet,
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
+        *(
+            Info(
+                name,
+                f"nine layers of convolutions, width {width}, trained on clean images only",
+                f"NiN (original){text}",
+                partial(architectures.nin, width),
+                (3, 32, 32),
+                10,
+                "cifar10",
+            )
+            for name, width, text in (("nin", 96, ""), ("nin_narrow", 32, ", a third as wide"))
+        ),
         *(
             Info(
                 f"digits_cnn_{bounds}",

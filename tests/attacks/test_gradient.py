@@ -232,7 +232,7 @@ def test_groups_on_the_cpu_change_nothing(monkeypatch):
     model, x = network(2), torch.rand(11, 6, dtype=torch.float64, generator=generator(5))
     y = predicted(model, x)
     whole = pgd(model, x, y, eps=0.1, generator=generator(1))
-    monkeypatch.setattr("robustlib.attacks.gradient.GROUP", 4)
+    monkeypatch.setattr("robustlib.attacks.batch.GROUP", 4)
     assert torch.allclose(pgd(model, x, y, eps=0.1, generator=generator(1)), whole)
 
 

@@ -16,7 +16,10 @@ import pytest
 
 from robustlib.reproduce.cli import main, parser
 
-COMMANDS = ("reproduce", "check", "book", "serve", "verify", "distortion", "data", "train")
+COMMANDS = (
+    *("reproduce", "check", "book", "serve"),
+    *("verify", "distortion", "measure", "data", "train"),
+)
 DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
 
 
@@ -316,6 +319,89 @@ def test_distortion_writes_distances_and_its_store_makes_the_second_call_free(tm
     assert out.read_text() == before
     assert exit_code(*command, "--norm", "1") == 2
     assert "holds answers for norm inf, not 1" in capsys.readouterr().err
+
+
+MEASURE = ("measure", "--network", "digits_mlp_standard", "--dataset", "digits")
+
+
+def test_measure_writes_distances_and_says_what_they_mean_at_a_radius(tmp_path, capsys):
+    out = tmp_path / "rho.csv"
+    command = (*MEASURE, "--n", "12", "--out", str(out), "--eps", "0.2")
+    assert exit_code(*command) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    header = "index,label,predicted,target,status,rho,distance,survives,iterations,used,constraints"
+    assert list(rows[0]) == [*header.split(","), "seconds"]
+    assert [int(row["index"]) for row in rows] == list(range(12))
+    found = [row for row in rows if row["status"] == "found"]
+    assert found
+    for row in rows:
+        assert row["constraints"] == "69", "60 ReLUs and 9 other labels"
+        assert int(row["used"]) <= 69
+        assert row["status"] in ("found", "none")
+        assert (row["rho"] == "") == (row["status"] == "none")
+        assert row["status"] == "none" or float(row["rho"]) <= float(row["distance"])
+        assert row["target"] != row["predicted"]
+    near = sum(float(row["rho"]) <= 0.2 for row in found)
+    printed = capsys.readouterr().err
+    assert f"of the 12 decided, adversarial frequency {100 * near / 12:.2f} %" in printed
+    before = out.read_text()
+    assert exit_code(*command) == 0
+    assert out.read_text() == before
+    assert exit_code(*command, "--alpha", "0.5") == 2
+    assert "holds answers for alpha 0.0, not 0.5" in capsys.readouterr().err
+
+
+def test_measure_by_the_baseline(tmp_path, capsys):
+    out = tmp_path / "rho.csv"
+    assert exit_code(*MEASURE, "--n", "3", "--method", "lbfgs", "--out", str(out)) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert any(row["status"] == "found" for row in rows)
+    assert all(row["constraints"] == "0" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--targets", "frist"), "targets='frist' is not known"),
+        (("--method", "lbgfs"), "method='lbgfs' is not known. Did you mean 'lbfgs'"),
+        (("--form", "layred"), "form='layred' is not known. Did you mean 'layered'"),
+        (("--alpha", "-1"), "alpha=-1"),
+        (("--limit", "-1"), "limit=-1 is below eps"),
+        (("--limit", "0.1", "--eps", "0.2"), "limit=0.1 is below eps=0.2"),
+        (("--pixels", "255"), "x holds values that are no whole numbers over 255"),
+        (("--indices", "0:3", "--n", "3"), "not allowed with argument"),
+        (("--n", "501"), "500"),
+    ],
+)
+def test_measure_refuses_bad_input_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*MEASURE, *arguments) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_measurement_that_was_killed_goes_on_where_it_stopped(workers, tmp_path):
+    out = tmp_path / "rho.csv"
+    command = (*MEASURE, "--n", "400", "--out", str(out), "--workers", workers)
+    store = out.with_suffix(".sqlite")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robustlib.reproduce.cli", *command], stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 300
+    while process.poll() is None and not stored(store) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with sqlite3.connect(store) as connection:
+        kept = connection.execute("UPDATE verdicts SET seconds = 123").rowcount
+    assert 0 < kept < 400
+    assert exit_code(*command) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(400))
+    assert [float(row["seconds"]) for row in rows].count(123.0) == kept
 
 
 def stored(path: Path) -> int:

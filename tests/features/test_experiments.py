@@ -37,6 +37,7 @@ TABLE = {
         ),
         Experiment("errors", SHORT, recipe="errors", teacher="standard", attack=False),
         Experiment("random_labels", SHORT, 64, labels="random", attack=False),
+        Experiment("half", SHORT, 64, attack=False),
     )
 }
 
@@ -131,10 +132,20 @@ def test_the_errors_are_the_images_that_the_teacher_gets_wrong(
 
 
 def test_studies_leave_rows(place: Place, records: dict[str, dict]) -> None:
-    for name, rows in (("transfer", 6), ("leakage", 1)):
-        record = studies.run(name, 0, place, TABLE)
-        assert len(record["rows"]) == rows
-        assert studies.run(name, 0, place, TABLE) == record
+    for name, rows, sizes in (
+        ("transfer", ["half", "robust"], {"images": 50}),
+        ("leakage", ["mislabeled_random", "control"], {"sets": ["mislabeled_random"]}),
+    ):
+        record = studies.run(name, 0, place, TABLE, **sizes)
+        assert [row.get("target", row.get("set")) for row in record["rows"]] == rows
+        assert studies.run(name, 0, place, TABLE, **sizes) == record
+
+
+def test_a_study_of_another_size_is_measured_anew(place: Place, records: dict[str, dict]) -> None:
+    small, large = (
+        studies.run("gradient_frequencies", 0, place, TABLE, images=n)["rows"] for n in (5, 10)
+    )
+    assert [row["n"] for row in small + large] == [5, 5, 10, 10]
 
 
 def test_features_that_tell_the_label_leak(place: Place, records: dict[str, dict]) -> None:

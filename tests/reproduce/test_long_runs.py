@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,6 +58,19 @@ def test_the_books_own_results_are_used_only_while_it_is_recorded(book, monkeypa
     monkeypatch.setenv(RECORDING, RENEW)
     assert long_run("sum.a", {}, compute) == {"n": 3}
     assert json.loads(kept.read_text())["result"] == {"n": 3}
+
+
+def test_who_needs_a_result_that_is_being_made_waits_for_it(book):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        time.sleep(0.3)
+        return {"n": len(calls)}
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: long_run("sum.a", {"n": 3}, compute), range(2)))
+    assert found == [{"n": 1}, {"n": 1}]
 
 
 def test_arrays_and_scalars_come_back_as_they_were_fresh_or_kept(book):

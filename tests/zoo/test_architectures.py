@@ -33,6 +33,8 @@ def relus(net: nn.Sequential, shape: tuple[int, ...]) -> int:
         (architectures.cifar_resnet(16), (3, 32, 32), 10340),
         (architectures.mlp([30, 30], inputs=64), (1, 8, 8), 60),
         (architectures.lenet(), (1, 28, 28), 500),
+        (architectures.nin(), (3, 32, 32), 32**2 * 448 + 16**2 * 576 + 8**2 * 384),
+        (architectures.nin(6), (3, 32, 32), 32**2 * 28 + 16**2 * 36 + 8**2 * 24),
         (architectures.digits_cnn(), (1, 8, 8), 224),
         (architectures.toy_net(), (2,), 8),
     ],
@@ -47,6 +49,12 @@ def test_caffes_lenet_has_no_relu_behind_its_convolutions() -> None:
         "Conv2d(20, 50, 5×5, stride 1, padding 0), MaxPool2d(2), "
         "Flatten, Linear(800, 500), ReLU, Linear(500, 10)"
     )
+
+
+def test_the_network_in_network_has_nine_layers() -> None:
+    net = architectures.nin()
+    assert sum(isinstance(layer, nn.Conv2d) for layer in net) == 9
+    assert sum(p.numel() for p in net.parameters()) == 966_986
 
 
 def test_descriptions_tell_architectures_apart() -> None:
