@@ -321,9 +321,10 @@ def smallest_margins_in_ball(
 
 
 def smallest_distortion_to(
-    network: Network, x: np.ndarray, targets: list[int], norm: str, bounds: tuple[float, float]
-) -> float:
-    """The infimum of ‖x' − x‖ over the box where a target's logit is at least all other ones."""
+    network: Network, x: np.ndarray, targets: list[int], norm: str, bounds: tuple[float, float],
+    *, lead: float = 0.0,
+) -> float:  # fmt: skip
+    """The infimum of ‖x' − x‖ over the box where a target leads all other logits by ``lead``."""
     n, best, l2 = len(x), np.inf, None
     others = [j for j in range(network.classes) if j not in targets]
     sizes = 1 if norm == "inf" else n
@@ -331,7 +332,7 @@ def smallest_distortion_to(
     for a, b, w, c in regions(network):
         for t in targets:
             rows = np.vstack([a, w[others] - w[t]])
-            limits = np.append(b, c[t] - c[others])
+            limits = np.append(b, c[t] - c[others] - lead)
             if norm == "2":
                 l2 = l2 or _Nearest(len(limits), x, bounds, None)
                 best = min(best, l2(rows, limits, np.zeros(n)))
