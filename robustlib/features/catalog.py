@@ -43,11 +43,11 @@ CORE = {
         ),
         Row(
             "nonrobust_dataset",
-            replace(STANDARD, rate=0.05, reach=None),
+            replace(STANDARD, whiten=True, reach=None),
             25_000,
             "nonrobust",
             "standard",
-            {"steps": 14, "step_size": 1.25, "decay": True, **FAST},
+            {"steps": 16, "step_size": 0.45, "decay": True, **FAST},
         ),
         mislabeled("mislabeled_random_1", "random", 1.0),
         mislabeled("mislabeled_random", "random", 0.5),

@@ -25,6 +25,9 @@ Result = TypeVar("Result")
 
 LIBRARIES = ("OMP", "MKL", "OPENBLAS")  # they read how many threads to use when they are loaded
 THREADS = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
+# Else a worker gives the memory of every large array back to the system, and asks for it again.
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+ENVIRONMENT = THREADS | MEMORY
 GROWTH = 1 << 30  # bytes: a worker that grew by more is replaced after its task
 CONNECT = 30.0  # seconds to find the scheduler and one worker
 PATIENCE = 60.0  # seconds to wait for a worker after the last one is gone
@@ -97,7 +100,7 @@ def _in_processes(
                 return
             except BrokenProcessPool:  # it died between two tasks
                 end(executor)
-        executor = ProcessPoolExecutor(1, initializer=_start, initargs=initial, env=THREADS)
+        executor = ProcessPoolExecutor(1, initializer=_start, initargs=initial, env=ENVIRONMENT)
         alive.append(executor)
         running[executor.submit(_work, pickle.dumps(task))] = executor, task
 
