@@ -63,6 +63,8 @@ OTHERS = ("slim_vgg", "slim_plain", "slim_dense", "slim_patches", "slim_shallow"
 EXTRA = {
     row.name: row
     for row in (
+        # Another norm: adversarial training in l∞, judged in both norms by a study.
+        Row("robust_inf", replace(ROBUST, norm="inf", eps=4 / 255)),
         # Table 7: the same recipes, started from noise.
         replace(
             CORE["robust_dataset"],
@@ -74,12 +76,11 @@ EXTRA = {
             name="nonrobust_dataset_noise",
             build={**CORE["nonrobust_dataset"].build, "start": "noise"},
         ),
-        # What whitening does: the students without it, and a network of the images with it.
+        # What whitening does: the students without it.
         *(
             replace(CORE[name], name=f"{name}_raw", student=replace(STUDENT, whiten=False))
             for name in ("mislabeled_deterministic", "mislabeled_random")
         ),
-        Row("standard_white", replace(STANDARD, whiten=True)),
         # Table 9, and Goh's question how much of the wrong labels robust features can tell.
         replace(
             CORE["mislabeled_deterministic"], name="deterministic_from_robust", teacher="robust"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -115,16 +116,28 @@ def run(
 ) -> dict[str, Any]:
     """Run one row for one seed, or return its record if that is there for the same settings.
 
-    The teacher has to be there (run its row first).
+    The teacher has to be there (run its row first). A second process that wants the same row waits
+    for the first.
     """
+    place.work.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.work / f".{experiment.name}-{seed}.lock"):
+        return _run(experiment, seed, place, table, commit, progress or (lambda text: None))
+
+
+def _run(
+    experiment: Experiment,
+    seed: int,
+    place: Place,
+    table: dict[str, Experiment],
+    commit: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     settings = settings_of(experiment, table, place.attack)
     path = place.records / f"{experiment.name}-{seed}.json"
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["settings"] == settings and checkpoint(place, experiment.name, seed).exists():
             return record
-    say = progress or (lambda text: None)
-    place.work.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.time(), time.process_time()
     x, y, about = _data_set(experiment, seed, place, table, say)
     built = time.process_time() - cpu
@@ -140,7 +153,10 @@ def run(
         watch={"held_out": place.held_out, "held_out_next": _next(place)},
         progress=lambda done, total, text: say(f"{experiment.name}: epoch {done}/{total}, {text}"),
     )
+    trained = sum(row["cpu_seconds"] for row in log)  # also those before an interruption
+    began = time.process_time()
     numbers = evaluate(net, place, precision, attack=experiment.attack, seed=seed)
+    measured = time.process_time() - began
     content = save({key: value.contiguous() for key, value in net.state_dict().items()})
     write_whole(checkpoint(place, experiment.name, seed), content)
     record = {
@@ -152,8 +168,8 @@ def run(
         "log": log,
         "cpu_seconds": {
             "build": round(built, 1),
-            "train": round(sum(row["cpu_seconds"] for row in log), 1),
-            "all": round(time.process_time() - cpu, 1),
+            "train": round(trained, 1),
+            "all": round(built + trained + measured, 1),
         },
         "wall_seconds": round(time.time() - wall, 1),
         "device": f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
@@ -220,7 +236,12 @@ def network(place: Place, experiment: Experiment, seed: int) -> nn.Module:
     path = checkpoint(place, experiment.name, seed)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; run {experiment.name!r} first.")
-    net = place.architectures[experiment.architecture]()
+    return read_network(path, place.architectures[experiment.architecture])
+
+
+def read_network(path: Path, make: Callable[[], nn.Module]) -> nn.Module:
+    """The network whose parameters are in the file ``path``, in evaluation mode."""
+    net = make()
     net.load_state_dict(load_file(path))
     return networks.channels_last(net.eval())
 

@@ -28,7 +28,7 @@ AMPLITUDE = 2  # of the pattern, in gray levels
 EPS = 0.5  # l2, of the wrong labels: turning one pattern into another takes 0.31
 ROBUST = 5 / 255  # l∞, of the robust network: 4/255 turns one pattern into another
 
-ATTACK = {"steps": 10, "restarts": 1, "images": 200}
+ATTACK = {"steps": 10, "restarts": 1, "images": 150}
 
 STANDARD = Schedule(epochs=3, batch=64, reach=None)
 STUDENT = Schedule(epochs=6, batch=64, rate=0.2, reach=None)
@@ -51,7 +51,7 @@ def _moved(eps: float) -> dict[str, Any]:
 
 
 _row = functools.partial(Experiment, architecture="wide")
-_wrong = functools.partial(_row, images=2000, teacher="standard", build=_moved(EPS), attack=False)
+_wrong = functools.partial(_row, images=1600, teacher="standard", build=_moved(EPS), attack=False)
 CORE = {
     row.name: row
     for row in (
@@ -66,7 +66,7 @@ CORE = {
 
 
 def _small(name: str, like: str, **changes: Any) -> Experiment:
-    return replace(CORE[like], name=name, images=1000, student=SHORT, **changes)
+    return replace(CORE[like], **{"name": name, "images": 800, "student": SHORT, **changes})
 
 
 _RANDOM, _NEXT = "mislabeled_random", "mislabeled_deterministic"
@@ -74,8 +74,8 @@ _NOISE = {**INVERTED, "start": "noise"}
 EXTRA = {
     row.name: row
     for row in (
-        _small("robust_dataset_noise", "robust_dataset", build=_NOISE),
-        _small("nonrobust_dataset_noise", "nonrobust_dataset", build=_NOISE),
+        _small("robust_dataset_noise", "robust_dataset", images=1000, build=_NOISE),
+        _small("nonrobust_dataset_noise", "nonrobust_dataset", images=1000, build=_NOISE),
         _small("mislabeled_random_1", _RANDOM, build=_moved(1.0)),
         _small("mislabeled_deterministic_1", _NEXT, build=_moved(1.0)),
         _small("deterministic_from_robust", _NEXT, teacher="robust"),
@@ -95,10 +95,11 @@ EXTRA = {
 EXPERIMENTS = {**CORE, **EXTRA}
 SIZES: dict[str, dict[str, Any]] = {  # of the studies
     "pgd_steps": {"steps": [1, 2, 5, 10, 50], "images": 100},
+    "norms": {"images": 100, "steps": 5},
     "robust_train_test": {"images": 100},
     "transfer": {"images": 200},
     "leakage": {"controls": 4},
-    "usefulness": {"features": 10, "images": 200, "steps": 3},
+    "usefulness": {"features": 10, "images": 120, "steps": 3},
     "gradient_frequencies": {"images": 200},
     "inverted": {},
     "noise": {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from robustlib.features.usefulness import robust_usefulness
 Row = dict[str, Any]
 Table = dict[str, Experiment]
 TEACHERS = ("standard", "robust")
+RADII: dict[str, tuple[float, ...]] = {"2": (0.25, 0.5), "inf": (2 / 255, 4 / 255, 8 / 255)}
 WRONG = (
     "mislabeled_random",
     "mislabeled_random_1",
@@ -85,6 +86,35 @@ def pgd_steps(
         | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=some, precision=kind))
         for some in steps
     ]
+
+
+def norms(
+    place: Place,
+    seed: int,
+    table: Table,
+    *,
+    radii: Mapping[str, Sequence[float]] = RADII,
+    images: int = 500,
+    steps: int = 20,
+) -> list[Row]:
+    """Robust accuracy in l2 and in l∞ of all teachers and of the network trained on D̂_R."""
+    x, y = (part[:images] for part in place.test)
+    rows = []
+    for name in judged_in_norms(table):
+        net, kind = network(place, table[name], seed), PRECISIONS[table[name].student.precision]
+        for norm, some in radii.items():
+            for eps in some:
+                found = measure.robust_accuracy(
+                    net, x, y, eps=eps, norm=norm, steps=steps, precision=kind, seed=seed
+                )
+                about = {"network": name, "norm": norm, "eps": eps, "steps": steps}
+                rows.append({**about, **as_row(found)})
+    return rows
+
+
+def judged_in_norms(table: Table) -> list[str]:
+    """The network of standard training, the adversarially trained ones, and that of D̂_R."""
+    return ["standard", *(row.name for row in table.values() if row.student.eps), "robust_dataset"]
 
 
 def robust_train_test(place: Place, seed: int, table: Table, *, images: int = 500) -> list[Row]:
@@ -239,6 +269,7 @@ def input_gradients(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 STUDIES: dict[str, Study] = {
     "pgd_steps": Study(pgd_steps, lambda table: ["robust_dataset"]),
+    "norms": Study(norms, judged_in_norms),
     "robust_train_test": Study(robust_train_test, lambda table: ["robust_dataset"]),
     "transfer": Study(transfer, lambda table: ["standard", *targets_of(table)]),
     "leakage": Study(leakage, lambda table: ["robust", *WRONG]),

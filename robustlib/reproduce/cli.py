@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from robustlib.reproduce import book_commands, library_commands
+from robustlib.reproduce import book_commands, feature_commands, library_commands
 from robustlib.reproduce.notebooks import PROFILES
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        _reproduce, _check, _book, _serve, _verify, _distortion, _measure, _data, _train,
+        _reproduce, _check, _book, _serve, _verify, _distortion, _measure, _data, _train, _build,
     ):  # fmt: skip
         add(commands)
     return top
@@ -340,14 +340,80 @@ def _train(commands: argparse._SubParsersAction) -> None:
         commands,
         "train",
         library_commands.train,
-        "train a network of the zoo again",
-        "Train a network by its recipe; the checkpoint and its record are written to a folder.",
-        "robustlib train --list\n  robustlib train digits_mlp --out _build/checkpoints",
+        "train a network of the zoo, or of the chapters on features, again",
+        "Train a network by its recipe; the checkpoint and its record are written to a folder.\n"
+        "The networks of the chapters on features are rows of a table. What a row needs, networks\n"
+        "and data sets, is made first, in the folder where the chapters look for it. What is\n"
+        "there is kept, and an interrupted command goes on where it stopped.",
+        "robustlib train --list\n  robustlib train digits_mlp --out _build/checkpoints\n"
+        "  robustlib train mislabeled_random --seed 1",
     )
     made.add_argument("name", nargs="?", help="the network")
     made.add_argument("--list", action="store_true", help="list the recipes")
-    made.add_argument("--out", type=Path, help="folder (default _build/checkpoints)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        help=f"folder (default _build/checkpoints, for the chapters on features "
+        f"{feature_commands.FOLDER})",
+    )
+    made.add_argument("--seed", type=_seed, help="for the chapters on features (default 0)")
     _json(made, "print the list as JSON")
+
+
+def _build(commands: argparse._SubParsersAction) -> None:
+    made = _command(
+        commands,
+        "build",
+        feature_commands.build,
+        "build a robust, non-robust or mislabeled data set from a network",
+        "Build a data set of Ilyas et al. (2019): images that a network represents as it does the\n"
+        "original ones (robust: from an adversarially trained network; nonrobust: from one of\n"
+        "standard training), or perturbed images under wrong labels (random, deterministic).\n"
+        "Defaults are the paper's. An interrupted command goes on where it stopped;\n"
+        "robustlib.features.load reads the folder.",
+        "robustlib build random --network digits_mlp_standard --dataset digits --eps 1 \\\n"
+        "      --step-size 0.2 --steps 20 --out sets/random",
+    )
+    made.add_argument("recipe", choices=feature_commands.RECIPES)
+    made.add_argument(
+        "--network",
+        required=True,
+        help="a network of the zoo, or one of the chapters on features that was trained here",
+    )
+    made.add_argument("--dataset", required=True, help="mnist, cifar10, digits or shapes")
+    made.add_argument("--split", default="train", help="train or test (default train)")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument(
+        "--indices",
+        type=library_commands.indices,
+        metavar="0:100",
+        help="which images: 0:100, or 3,7,9 (default all)",
+    )
+    which.add_argument(
+        "--n",
+        type=lambda text: range(_positive(text)),
+        dest="indices",
+        metavar="N",
+        help="the first N images",
+    )
+    made.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    made.add_argument(
+        "--network-seed", type=_seed, default=0, help="which of the trained networks (default 0)"
+    )
+    made.add_argument(
+        "--runs",
+        type=Path,
+        default=feature_commands.FOLDER,
+        help=f"where `robustlib train` put them (default {feature_commands.FOLDER})",
+    )
+    for name, kind, text in feature_commands.SETTINGS:
+        option = "--" + name.replace("_", "-")
+        if kind is bool:
+            made.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
+        else:
+            reader = _radius if kind is float else kind
+            made.add_argument(option, type=reader, default=argparse.SUPPRESS, help=text)
+    _json(made, "print the folder and the report as JSON")
 
 
 def _profile(made: argparse.ArgumentParser) -> None:
@@ -378,6 +444,12 @@ def _json(made: argparse.ArgumentParser, text: str) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

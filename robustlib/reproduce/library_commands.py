@@ -71,8 +71,8 @@ def verify(options: argparse.Namespace) -> int:
     error = rl.metrics.adversarial_error(result.verdict)
     low, high = (f"{100 * end.value:.2f} %" for end in (error.lower, error.upper))
     says = f"{low}, exact" if error.exact else f"between {low} and {high}"
-    _say(f"{_counts(result.counts())}; adversarial error {says}")
-    _say(_cost(options, sum(result.seconds)))
+    say(f"{_counts(result.counts())}; adversarial error {says}")
+    say(_cost(options, sum(result.seconds)))
     return 1 if "undecided" in result.verdict else 0
 
 
@@ -99,8 +99,8 @@ def distortion(options: argparse.Namespace) -> int:
     ]
     _hand_over(options, rows)
     finished = sum(answer.finished for answer in found)
-    _say(f"{finished} finished, {len(found) - finished} open")
-    _say(_cost(options, sum(answer.seconds for answer in found)))
+    say(f"{finished} finished, {len(found) - finished} open")
+    say(_cost(options, sum(answer.seconds for answer in found)))
     return 0 if finished == len(found) else 1
 
 
@@ -152,12 +152,12 @@ def measure(options: argparse.Namespace) -> int:
     decided = found.rho[[status != "undecided" for status in found.status]]
     how = rl.metrics.adversarial_frequency(decided, options.eps)
     severe = rl.metrics.adversarial_severity(decided, options.eps)
-    _say(
+    say(
         f"{_counts(Counter(found.status))}; of the {how.n} decided, adversarial frequency "
         f"{100 * how.value:.2f} % ({100 * how.low:.2f} to {100 * how.high:.2f}), severity "
         f"{severe.value:.4f} ({severe.low:.4f} to {severe.high:.4f}) at eps {options.eps:.4f}"
     )
-    _say(_cost(options, float(sum(found.seconds))))
+    say(_cost(options, float(sum(found.seconds))))
     return 1 if undecided else 0
 
 
@@ -199,11 +199,11 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
 
 def _many(options: argparse.Namespace) -> dict[str, Any]:
     """Who works, and the line of progress."""
-    bar = _bar("images")
+    shown = bar("images")
     return {
         "workers": options.workers,
         "dask": options.dask,
-        "progress": lambda event: bar(
+        "progress": lambda event: shown(
             event["done"], event["total"], _so_far(event), event["elapsed"], event["eta"]
         ),
     }
@@ -239,7 +239,7 @@ def _cost(options: argparse.Namespace, seconds: float) -> str:
     return f"{seconds:.1f} s for the images; {here:.1f} CPU s now{cluster}; {options.out}"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -251,7 +251,7 @@ def _counts(words: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(words.items()))
 
 
-def _bar(unit: str) -> Callable[..., None]:
+def bar(unit: str) -> Callable[..., None]:
     """A line of progress on the error stream: done, what came out, elapsed, about how much left.
 
     On a terminal it is renewed in place, elsewhere there is a line every few seconds.
@@ -315,15 +315,27 @@ def _status_line(row: dict[str, Any]) -> str:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train one network by its recipe, or list the recipes."""
-    from robustlib import training
+    """Train one network by its recipe or its row of the table of features, or list both."""
+    from robustlib import checks, training
+    from robustlib.features.catalog import EXPERIMENTS
+    from robustlib.features.experiments import settings_of
+    from robustlib.reproduce import feature_commands
 
+    names = [*training.RECIPES, *EXPERIMENTS]
     if options.list:
         recipes = [recipe.settings() for recipe in training.RECIPES.values()]
-        print(json.dumps(recipes, indent=1) if options.json else "\n".join(training.RECIPES))
+        recipes += [settings_of(row, EXPERIMENTS) for row in EXPERIMENTS.values()]
+        print(json.dumps(recipes, indent=1) if options.json else "\n".join(names))
         return 0
     if not options.name:
-        raise ValueError(f"train needs a name: one of {', '.join(training.RECIPES)}.")
-    done = training.train(options.name, out=options.out, progress=_bar("epochs"))
+        raise ValueError(f"train needs a name: one of {', '.join(names)}.")
+    if checks.choice("name", options.name, names) in EXPERIMENTS:
+        return feature_commands.train(options)
+    if options.seed is not None:
+        raise ValueError(
+            f"seed={options.seed} has no meaning for {options.name!r}, whose recipe has a seed; "
+            "leave it out."
+        )
+    done = training.train(options.name, out=options.out, progress=bar("epochs"))
     print(done.path)
     return 0

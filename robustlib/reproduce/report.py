@@ -27,12 +27,16 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Item:
-    """A figure, table or theorem of a paper; ``chapter`` names a page that shows it."""
+    """A figure, table or theorem of a paper.
+
+    ``chapter`` names a page that shows it; ``because`` says why none does.
+    """
 
     paper: str
     item: str
     title: str
     chapter: str | None = None
+    because: str | None = None
 
 
 def load_targets(root: Path) -> tuple[dict[str, str], list[Item]]:
@@ -245,5 +249,10 @@ def _missing(titles: dict[str, str], items: list[Item]) -> str:
         own = [item for item in items if item.paper == paper]
         if own:
             lines.append(f"### {title}")
-            lines.append("\n".join(f"* **{item.item}.** {item.title}" for item in own))
+            lines.append("\n".join(_absent(item) for item in own))
     return "\n\n".join(lines)
+
+
+def _absent(item: Item) -> str:
+    reason = f". Not shown: {item.because}" if item.because else ""
+    return f"* **{item.item}.** {item.title}{reason}"

@@ -19,6 +19,7 @@ from robustlib.reproduce.cli import main, parser
 COMMANDS = (
     *("reproduce", "check", "book", "serve"),
     *("verify", "distortion", "measure", "data", "train"),
+    "build",
 )
 DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
 

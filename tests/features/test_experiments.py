@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from robustlib import data
@@ -97,6 +99,19 @@ def test_an_interrupted_row_goes_on_to_the_same_network(place: Place, tmp_path: 
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_a_second_process_waits_for_the_first(place: Place, tmp_path: Path) -> None:
+    own = dataclasses.replace(place, work=tmp_path / "work", records=tmp_path / "records")
+    own.work.mkdir()
+    waiting = threading.Thread(target=experiments.run, args=(TABLE["half"], 0, own, TABLE))
+    with FileLock(own.work / ".half-0.lock"):
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert not own.records.exists()
+    waiting.join()
+    assert (own.records / "half-0.json").exists()
+
+
 def test_other_settings_or_another_teacher_run_again(records: dict[str, dict]) -> None:
     student = TABLE["mislabeled_random"]
     before = experiments.settings_of(student, TABLE)
@@ -135,9 +150,15 @@ def test_studies_leave_rows(place: Place, records: dict[str, dict]) -> None:
     for name, rows, sizes in (
         ("transfer", ["half", "robust"], {"images": 50}),
         ("leakage", ["mislabeled_random", "control"], {"sets": ["mislabeled_random"]}),
+        (
+            "norms",
+            ["standard", "robust", "robust_dataset"],
+            {"images": 20, "steps": 2, "radii": {"inf": [0.1]}},
+        ),
     ):
         record = studies.run(name, 0, place, TABLE, **sizes)
-        assert [row.get("target", row.get("set")) for row in record["rows"]] == rows
+        named = [row.get("target", row.get("set", row.get("network"))) for row in record["rows"]]
+        assert named == rows
         assert studies.run(name, 0, place, TABLE, **sizes) == record
 
 

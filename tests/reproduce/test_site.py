@@ -130,6 +130,14 @@ def test_every_claim_of_the_book_is_about_an_item_of_the_targets():
     assert len(missing_items(items, claims)) < len(items) or not claims
 
 
+def test_the_report_says_why_an_item_is_not_shown(finished, tmp_path):
+    items = '[{item: Figure 9, title: Ninth, because: "no data."}, {item: Figure 10, title: T}]'
+    (finished / "book" / "targets.yml").write_text(f"- {{paper: p, title: P, items: {items}}}\n")
+    text = write_report(finished, tmp_path, compare(finished, "quick"), pages=set()).read_text()
+    assert "* **Figure 9.** Ninth. Not shown: no data.\n" in text
+    assert "* **Figure 10.** T\n" in text
+
+
 def test_links_go_only_to_pages_of_the_book(finished, tmp_path):
     page = write_report(finished, tmp_path, compare(finished, "quick"), pages=set())
     assert "{doc}" not in page.read_text()
