@@ -13,8 +13,10 @@ from robustlib.encoders.restriction import Region, linear_region
 from robustlib.network import Affine, Network, ReLU, from_torch
 from robustlib.pointwise import STRICT, pointwise_robustness
 from robustlib.pointwise.search import whole_pixels
+from tests.encoders.test_restriction import ridge
 
 SOLVERS = ["highs", "scip", "cvxpy"]
+FORMS = [(form, lazy) for form in ("reduced", "layered") for lazy in (True, False)]
 
 
 def random_module(seed: int, *widths: int) -> nn.Sequential:
@@ -260,6 +262,37 @@ def test_point_on_the_decision_boundary_has_rho_zero() -> None:
     assert 0 < result.distance[0] <= 2 * STRICT
 
 
+@pytest.mark.parametrize(("form", "lazy"), FORMS)
+def test_ties_are_decided_so_that_the_region_has_an_inside(form: str, lazy: bool) -> None:
+    """From ½, 2 max − min reaches 0.7 by ±0.2/3; the first of equal inputs leaves x1 = x2."""
+    tie = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
+    result = pointwise_robustness(ridge(), tie, form=form, lazy=lazy)
+    assert result.rho.tolist() == pytest.approx([0.2 / 3], abs=1e-7)
+    corner = torch.zeros_like(tie)  # both can only grow
+    result = pointwise_robustness(ridge(), corner, form=form, lazy=lazy)
+    assert result.rho.tolist() == pytest.approx([0.35], abs=1e-7)
+
+
+def test_every_form_decides_ties_alike() -> None:
+    """Images on a plain background, near the border of two labels."""
+    found = 0
+    for seed in range(3):
+        module = pooled_module(seed)
+        x = torch.zeros((6, 1, 6, 6))
+        generator = torch.Generator().manual_seed(seed)
+        x[:, :, 2:4, 2:5] = torch.rand((6, 1, 2, 3), generator=generator)
+        module[-1].bias.data -= module(x).detach().mean(0)
+        some = pointwise_robustness(module, x, targets="all")
+        for form, lazy in [("layered", True), ("reduced", False)]:
+            same = pointwise_robustness(module, x, targets="all", form=form, lazy=lazy)
+            np.testing.assert_allclose(same.rho, some.rho, atol=1e-6)
+        for i, status in enumerate(some.status):
+            if status == "found":
+                found += 1
+                assert_witness_holds(module, x, some, i)
+    assert found >= 3
+
+
 def test_empty_batch() -> None:
     result = pointwise_robustness(valley(1.0, 1.0, 1.0), torch.zeros((0, 1)))
     assert result.rho.shape == result.seconds.shape == (0,)
@@ -294,9 +327,6 @@ def test_bad_arguments_are_named(change: dict, error: type, message: str) -> Non
     arguments = {"net": valley(1.0, 1.0, 1.0), "x": torch.tensor([[0.25]])} | change
     with pytest.raises(error, match=message):
         pointwise_robustness(arguments.pop("net"), arguments.pop("x"), **arguments)
-
-
-FORMS = [(form, lazy) for form in ("reduced", "layered") for lazy in (True, False)]
 
 
 def pooled_module(seed: int) -> nn.Sequential:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -192,59 +193,49 @@ def _side_by_side(
     """Call run(i, evaluate) for i < n, each in a thread; ``values`` answers all of them at once.
 
     A round begins when every run that goes on waits for a value, so that the batches, and with them
-    the results, do not depend on which thread is faster.
+    the results, do not depend on which thread is faster. Each run sleeps at a queue of its own:
+    an answer wakes no other.
     """
-    state = threading.Condition()
-    asked: dict[int, np.ndarray] = {}
-    answers: dict[int, Value] = {}
-    going = set(range(n))
-    errors: list[BaseException] = []
-
-    def evaluate_for(i: int) -> Callable[[np.ndarray], Value]:
-        def evaluate(point: np.ndarray) -> Value:
-            with state:
-                asked[i] = np.array(point)
-                state.notify_all()
-                state.wait_for(lambda: i in answers or bool(errors))
-                if errors:
-                    raise InterruptedError
-                return answers.pop(i)
-
-        return evaluate
+    inbox: SimpleQueue[tuple[int, np.ndarray | BaseException | None]] = SimpleQueue()
+    replies: list[SimpleQueue[Value | None]] = [SimpleQueue() for _ in range(n)]
 
     def work(i: int) -> None:
+        def evaluate(point: np.ndarray) -> Value:
+            inbox.put((i, np.array(point)))
+            answer = replies[i].get()
+            if answer is None:
+                raise InterruptedError
+            return answer
+
         try:
-            run(i, evaluate_for(i))
-        except InterruptedError:
-            pass
+            run(i, evaluate)
         except BaseException as error:
-            with state:
-                errors.append(error)
-        finally:
-            with state:
-                going.discard(i)
-                state.notify_all()
+            inbox.put((i, error))
+        else:
+            inbox.put((i, None))
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(n)]
     for thread in threads:
         thread.start()
+    going = n
+    asked: dict[int, np.ndarray] = {}
     try:
-        while True:
-            with state:
-                state.wait_for(lambda: len(asked) == len(going) or bool(errors))
-                if errors or not going:
-                    break
+        while going:
+            i, message = inbox.get()
+            if isinstance(message, BaseException):
+                raise message
+            if message is None:
+                going -= 1
+            else:
+                asked[i] = message
+            if asked and len(asked) == going:
                 rows = np.array(sorted(asked))
-                points = np.stack([asked.pop(i) for i in rows])
-            found = values(rows, points)
-            with state:
-                answers.update(zip(rows.tolist(), found, strict=True))
-                state.notify_all()
-    except BaseException as error:
-        with state:
-            errors.append(error)
-            state.notify_all()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+                points = np.stack([asked[i] for i in rows])
+                asked.clear()
+                for i, value in zip(rows.tolist(), values(rows, points), strict=True):
+                    replies[i].put(value)
+    finally:
+        for reply in replies:
+            reply.put(None)  # whoever still waits, or will, after an error
+        for thread in threads:
+            thread.join()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustlib.encoders.restriction import active_units, largest_inputs
 from robustlib.layers import READERS
 from robustlib.network import Residual, leaves, margin_rows
 from robustlib.steps import MaxPool
@@ -29,13 +30,14 @@ class Frozen:
     Parameters
     ----------
     net : nn.Sequential of supported layers in float64, eval mode, its parameters frozen.
-    center : Tensor of the input's shape, float64: x*. On a border a ReLU with z = 0 counts as
-        active, and of equal inputs of a maximum the first one is kept.
+    center : Tensor of the input's shape, float64: x*.
+    toward : Tensor like it, or None: decides on a border, as in `linear_region`.
 
     Attributes
     ----------
     center : (n,) float64
-    slack : (m,) float64, not negative: how far x* is inside each half-space, in its own unit
+    slack : (m,) float64, not negative but for rounding: how far x* is inside each half-space, in
+        its own unit
     logits : (classes,) float64, the logits at x*
 
     Raises
@@ -53,11 +55,12 @@ class Frozen:
     (array([0.25, 0.25]), (array([[0., 1.]]), array([0.5])))
     """
 
-    def __init__(self, net: nn.Module, center: Tensor) -> None:
+    def __init__(self, net: nn.Module, center: Tensor, toward: Tensor | None = None) -> None:
         self._shape = tuple(center.shape)
         self._decided: list[_Disjunctions] = []
+        slope = None if toward is None else toward[None]
         with torch.no_grad():
-            self._maps, _ = self._freeze(net, "", center[None])
+            self._maps = self._freeze(net, "", center[None], slope)
         self._x = center[None].clone().requires_grad_(True)
         self._values: Values = []
         self._logits = self._run(self._x, self._values)  # with the graph that rows come from
@@ -126,36 +129,40 @@ class Frozen:
         ]
         return torch.cat([torch.zeros(0, dtype=torch.float64), *parts]).numpy()
 
-    def _freeze(self, module: nn.Module, prefix: str, z: Tensor) -> tuple[list[_Map], Tensor]:
-        """The maps that ``module`` is at ``z``, and what it gives there."""
+    def _freeze(
+        self, module: nn.Module, prefix: str, z: Tensor, slope: Tensor | None
+    ) -> list[_Map]:
+        """The maps that ``module`` is at ``z``, just beyond it along ``slope``."""
         maps: list[_Map] = []
         for name, layer in leaves(module, prefix):
             made: _Map
             try:
                 if isinstance(layer, nn.ReLU):
-                    made = self._decide(_ReLUs(z))
+                    made = self._decide(_ReLUs(z, slope))
                 elif isinstance(layer, nn.MaxPool2d):
-                    made = self._decide(_Maxima(name, layer, z))
+                    made = self._decide(_Maxima(name, layer, z, slope))
                 elif isinstance(layer, Residual):
-                    made = self._both(layer, name, z)
+                    made = self._both(layer, name, z, slope)
                 else:
                     made = _linear(name, layer)
                 z = made(z, [])
+                if slope is not None:
+                    slope = made(slope, []) - made(torch.zeros_like(slope), [])
             except RuntimeError as error:
                 raise ValueError(
                     f"layer {name} is {layer}, but its input has shape {tuple(z.shape[1:])}: "
                     f"{error}"
                 ) from error
             maps.append(made)
-        return maps, z
+        return maps
 
     def _decide(self, layer: _Disjunctions) -> _Map:
         self._decided.append(layer)
         return layer
 
-    def _both(self, block: Residual, name: str, z: Tensor) -> _Map:
-        body, _ = self._freeze(block.body, f"{name}.body", z)
-        shortcut, _ = self._freeze(block.shortcut, f"{name}.shortcut", z)
+    def _both(self, block: Residual, name: str, z: Tensor, slope: Tensor | None) -> _Map:
+        body = self._freeze(block.body, f"{name}.body", z, slope)
+        shortcut = self._freeze(block.shortcut, f"{name}.shortcut", z, slope)
 
         def apply(x: Tensor, values: Values) -> Tensor:
             inside, around = x, x
@@ -199,8 +206,9 @@ class _Disjunctions(Protocol):
 class _ReLUs:
     """z ≥ 0 where a unit is active, z ≤ 0 where it is not."""
 
-    def __init__(self, z: Tensor) -> None:
-        self._active = (z >= 0).to(z.dtype)
+    def __init__(self, z: Tensor, slope: Tensor | None) -> None:
+        active = active_units(z.numpy(), None if slope is None else slope.numpy())
+        self._active = torch.from_numpy(active).to(z.dtype)
         self._sign = (2 * self._active - 1).reshape(-1)
 
     def __len__(self) -> int:
@@ -219,14 +227,14 @@ class _ReLUs:
 
 
 class _Maxima:
-    """z_i ≤ z_k for every other i of a window, where k is the first of its largest inputs."""
+    """z_i ≤ z_k for every other i of a window, where k is the one of its largest that is kept."""
 
-    def __init__(self, name: str, layer: nn.MaxPool2d, z: Tensor) -> None:
+    def __init__(self, name: str, layer: nn.MaxPool2d, z: Tensor, slope: Tensor | None) -> None:
         step, self._shape = READERS[nn.MaxPool2d](name, layer, tuple(z.shape[1:]))
         assert isinstance(step, MaxPool)
         value = z.reshape(-1).numpy()
         self._units = len(value)
-        winner = step.gather(value, -np.inf).argmax(axis=1)
+        winner = largest_inputs(step, value, None if slope is None else slope.reshape(-1).numpy())
         kept = step.windows[np.arange(step.size), winner]
         loses = (step.windows >= 0) & (np.arange(step.windows.shape[1]) != winner[:, None])
         self._kept = torch.from_numpy(kept)

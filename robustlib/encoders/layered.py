@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from robustlib.encoders.restriction import active_units, largest_inputs
 from robustlib.network import Affine, MaxPool, Network, ReLU, margin_rows
 from robustlib.solvers import Program
 
@@ -78,24 +79,29 @@ class Constraints:
         logits = self._part(values, len(self.network.steps))
         return bool((logits[label] >= logits).all())
 
-    def restricted(self, values: np.ndarray) -> tuple[Rows, Rows]:
+    def restricted(self, values: np.ndarray, toward: np.ndarray | None = None) -> tuple[Rows, Rows]:
         """The disjuncts that ``values`` satisfy: their equalities and their inequalities.
 
         The convex restriction at x* is that at its ``values``; the inequalities are in the order of
-        the half-spaces of `linear_region`, which has eliminated all variables but the inputs.
+        the half-spaces of `linear_region`, which has eliminated all variables but the inputs, and
+        ``toward`` (n,) decides ties as it does there.
         """
-        equal, less = [self.affine], []
+        equal, less, slope = [self.affine], [], toward
         for k, step in enumerate(self.network.steps):
             before, first = self._part(values, k), self.starts[k]
-            if isinstance(step, ReLU):
-                active = before >= 0.0
+            if isinstance(step, Affine):
+                slope = None if slope is None else step.weight @ slope
+            elif isinstance(step, ReLU):
+                active = active_units(before, slope)
+                slope = None if slope is None else slope * active
                 inputs = first + np.arange(step.size)
                 outputs = self.starts[k + 1] + np.arange(step.size)
                 equal.append(self._rows([outputs, inputs], [1.0, -1.0 * active], step.size))
                 less.append(self._rows([inputs], [np.where(active, -1.0, 1.0)], step.size))
             elif isinstance(step, MaxPool):
-                winner = step.gather(before, -np.inf).argmax(axis=1)
+                winner = largest_inputs(step, before, slope)
                 kept = step.windows[np.arange(step.size), winner]
+                slope = None if slope is None else slope[kept]
                 loses = (step.windows >= 0) & (np.arange(step.windows.shape[1]) != winner[:, None])
                 unit, loser = np.nonzero(loses)[0], step.windows[loses]
                 outputs = self.starts[k + 1] + np.arange(step.size)

@@ -17,6 +17,7 @@ from robustlib.network import Affine, MaxPool, Network, ReLU, margin_rows
 from robustlib.solvers import Program
 
 HalfSpaces = tuple[np.ndarray, np.ndarray]  # (rows, bounds): rows · x ≤ bounds
+TIED = 1e-12  # values that are no farther apart are a tie, up to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,15 @@ class Region:
         return x @ self.weight.T + self.bias
 
 
-def linear_region(network: Network, x: np.ndarray) -> Region:
+def linear_region(network: Network, x: np.ndarray, toward: np.ndarray | None = None) -> Region:
     """The convex restriction of ``network`` at ``x`` (n,), written in the inputs alone.
 
-    On a border more than one disjunct holds. A ReLU with z = 0 counts as active, as in the paper
-    (z ≥ 0); of equal inputs of a maximum the first one is kept, as torch does. The half-spaces are
-    closed, so x lies in every region that could be taken; only the one taken is searched.
+    On a border more than one disjunct holds, and any choice is a restriction: the half-spaces are
+    closed, so x lies in every region that could be taken. With ``toward`` (n,) it is the region
+    that x + δ · toward lies in for every small δ > 0. Without it, or where that leaves a tie, a
+    ReLU with z = 0 counts as active, as in the paper (z ≥ 0), and of equal inputs of a maximum the
+    first one is kept, as torch does. Such choices need not fit together: they may leave a region
+    without an inside.
 
     Examples
     --------
@@ -67,18 +71,23 @@ def linear_region(network: Network, x: np.ndarray) -> Region:
     center = np.asarray(x, dtype=np.float64)
     n = len(center)
     weight, bias, value = np.eye(n), np.zeros(n), center
+    slope = None if toward is None else np.asarray(toward, dtype=np.float64)
     matrix, bound = [np.zeros((0, n))], [np.zeros(0)]
     units, pattern = [np.zeros((0, 2), dtype=int)], []
     for number, step in enumerate(network.steps):
         if isinstance(step, Affine):
             weight, bias = step.weight @ weight, step.weight @ bias + step.bias
+            slope = None if slope is None else step.weight @ slope
         else:
             if isinstance(step, ReLU):
-                half_spaces, unit, kept = _keep_relu(value, weight, bias)
+                active = active_units(value, slope)
+                half_spaces, unit, kept = _keep_relu(active, weight, bias)
                 weight, bias = weight * kept[:, None], bias * kept
+                slope = None if slope is None else slope * kept
             else:
-                half_spaces, unit, kept = _keep_maximum(step, value, weight, bias)
+                half_spaces, unit, kept = _keep_maximum(step, value, slope, weight, bias)
                 weight, bias = weight[kept], bias[kept]
+                slope = None if slope is None else slope[kept]
             matrix.append(half_spaces[0])
             bound.append(half_spaces[1])
             units.append(np.stack([np.full(len(unit), number), unit], axis=1))
@@ -95,20 +104,44 @@ def linear_region(network: Network, x: np.ndarray) -> Region:
     )
 
 
+def active_units(value: np.ndarray, slope: np.ndarray | None) -> np.ndarray:
+    """Which ReLUs are kept active, (units,); ``slope`` is the derivative of ``value`` along a way.
+
+    >>> active_units(np.zeros(3), np.array([1.0, 0.0, -1.0]))
+    array([ True,  True, False])
+    """
+    if slope is None:
+        return value >= 0.0
+    return np.where(np.abs(value) <= TIED, slope >= 0.0, value >= 0.0)
+
+
+def largest_inputs(step: MaxPool, value: np.ndarray, slope: np.ndarray | None) -> np.ndarray:
+    """The place in its window of the input that each maximum keeps, (units,)."""
+    window = step.gather(value, -np.inf)
+    if slope is None:
+        return window.argmax(axis=1)
+    tied = window >= window.max(axis=1, keepdims=True) - TIED
+    slopes = np.where(tied, step.gather(slope, -np.inf), -np.inf)
+    return (slopes >= slopes.max(axis=1, keepdims=True) - TIED).argmax(axis=1)
+
+
 def _keep_relu(
-    value: np.ndarray, weight: np.ndarray, bias: np.ndarray
+    active: np.ndarray, weight: np.ndarray, bias: np.ndarray
 ) -> tuple[HalfSpaces, np.ndarray, np.ndarray]:
     """z ≥ 0 where the unit is active, z ≤ 0 where it is not, with z = weight · x + bias."""
-    active = value >= 0.0
     sign = np.where(active, -1.0, 1.0)
     return (sign[:, None] * weight, -sign * bias), np.arange(len(active)), active
 
 
 def _keep_maximum(
-    step: MaxPool, value: np.ndarray, weight: np.ndarray, bias: np.ndarray
+    step: MaxPool,
+    value: np.ndarray,
+    slope: np.ndarray | None,
+    weight: np.ndarray,
+    bias: np.ndarray,
 ) -> tuple[HalfSpaces, np.ndarray, np.ndarray]:
     """z_i ≤ z_k for every other i of the window, where k is the input that is the largest."""
-    winner = step.gather(value, -np.inf).argmax(axis=1)
+    winner = largest_inputs(step, value, slope)
     kept = step.windows[np.arange(step.size), winner]
     loses = (step.windows >= 0) & (np.arange(step.windows.shape[1]) != winner[:, None])
     unit, loser = np.nonzero(loses)[0], step.windows[loses]

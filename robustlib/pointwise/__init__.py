@@ -91,9 +91,11 @@ def pointwise_robustness(
     forward pass agrees. Where the region meets the target's in its border only, there is no such
     point: rho is inf then, though ``nearest`` is the point of the border.
 
-    On the border of a linear region x* satisfies several disjuncts. A ReLU at 0 counts as active,
-    and of equal inputs of a maximum the first is kept, as torch does. The rows kept are tight at x*
-    then, which is the rule, not the exception, for a maximum over an image's plain background.
+    On the border of a linear region x* satisfies several disjuncts, which is the rule, not the
+    exception, for a maximum over an image's plain background. The paper does not say which one to
+    keep; each choice is a restriction. Here the region is the one that a small step from x* along
+    the signed gradient of logit[ℓ] − logit[f(x*)] enters, inside ``bounds``: choices made one by
+    one may contradict each other and leave a region without an inside.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustlib.encoders.frozen import OUTSIDE, Frozen
 from robustlib.encoders.layered import Constraints, Rows, layered_program
-from robustlib.encoders.restriction import linear_region, nearest_program
+from robustlib.encoders.restriction import TIED, linear_region, nearest_program
 from robustlib.network import Network, from_torch
 from robustlib.pointwise.result import Answer
 from robustlib.solvers import LazyProgram, NearestPoint, Program, SolverError
@@ -70,7 +70,7 @@ class Search:
     """The search around one input ``x``, a float64 Tensor."""
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
-        self.problem = problem
+        self.problem, self.x = problem, x
         self.frozen = Frozen(problem.net, x)
         self.center = self.frozen.center
         order = np.argsort(-self.frozen.logits, kind="stable")
@@ -145,36 +145,49 @@ class Search:
                 )
         raise SolverError("the forward pass gives the optimum another label than the program does.")
 
+    def toward(self, target: int) -> np.ndarray | None:
+        """Where a step from x* gains on f(x*) fastest, in the box; None where nothing is tied."""
+        if self.frozen.slack.min(initial=math.inf) > TIED:
+            return None
+        rows, _ = self.frozen.target_rows(target)
+        way = -np.sign(rows[self.label - (self.label > target)])
+        low, high = self.problem.bounds or (-math.inf, math.inf)
+        inward = (self.center > low) | (way > 0), (self.center < high) | (way < 0)
+        return np.asarray(way * (inward[0] & inward[1]))
+
     def pose(self, target: int) -> Posed:
         """The program for a target in the form that was asked for."""
-        problem, frozen = self.problem, self.frozen
+        problem, frozen, toward = self.problem, self.frozen, self.toward(target)
         others = len(frozen.logits) - 1
         if problem.form == "layered":
-            return self.pose_layered(target)
+            return self.pose_layered(target, toward)
         if not problem.lazy:
-            region = linear_region(problem.network, self.center)
+            region = linear_region(problem.network, self.center, toward)
             program = nearest_program(region, target, bounds=problem.bounds, alpha=problem.alpha)
             m = len(region.bound)
             made = LazyProgram(program, _nothing_more(program), problem.solver)
             return Posed(made, range(m, m + others), m + others)
+        if toward is not None:
+            way = torch.from_numpy(toward).reshape(self.x.shape)
+            frozen = Frozen(problem.net, self.x, way)
         rows, limits = frozen.target_rows(target)
         limits -= problem.alpha
         if problem.solver == "highs" and problem.bounds is not None:
             low, high = (np.full(len(self.center), end) for end in problem.bounds)
-            more = self.missing_half_spaces(0)
+            more = missing_half_spaces(frozen, 0)
             nearest = NearestPoint(self.center, low, high, rows, limits, more)
             return Posed(nearest, range(others), others)
         few = Rows(sparse.csr_array(rows), limits)
         none = Rows(sparse.csr_array((0, len(self.center))), np.zeros(0))
         program = layered_program(few, none, self.center, bounds=problem.bounds)
-        lazy = LazyProgram(program, self.missing_half_spaces(1), problem.solver)
+        lazy = LazyProgram(program, missing_half_spaces(frozen, 1), problem.solver)
         return Posed(lazy, range(others), others)
 
-    def pose_layered(self, target: int) -> Posed:
+    def pose_layered(self, target: int, toward: np.ndarray | None) -> Posed:
         """The paper's variables; lazily it begins with the equalities and the target's rows."""
         problem = self.problem
         constraints = problem.constraints
-        equal, less = constraints.restricted(constraints.values(self.center))
+        equal, less = constraints.restricted(constraints.values(self.center), toward)
         wins = constraints.wins(target)
         first = Rows(wins.matrix, wins.upper - problem.alpha)
         if not problem.lazy:
@@ -186,20 +199,6 @@ class Search:
         more = _violated(less, program) if problem.lazy else _nothing_more(program)
         made = LazyProgram(program, more, problem.solver)
         return Posed(made, range(len(wins)), len(first))
-
-    def missing_half_spaces(self, extra: int) -> More:
-        """Those that a point violates most, in the inputs and ``extra`` columns of zeros."""
-        frozen, n = self.frozen, len(self.center)
-        given = np.zeros(len(frozen), dtype=bool)
-
-        def more(point: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
-            each = -(-AT_ONCE // max(1, frozen.layers))
-            which = frozen.most_violated(frozen.slacks(point[:n]), given, each)
-            given[which] = True
-            rows, limits = frozen.rows(which)
-            return sparse.csr_array(np.pad(rows, ((0, 0), (0, extra)))), limits
-
-        return more
 
     def inside(self, x: np.ndarray) -> np.ndarray:
         """The inputs of a program's point, inside the box exactly."""
@@ -252,6 +251,21 @@ def whole_pixels(x: Tensor, pixels: int) -> Tensor:
     tensor([0.], dtype=torch.float64)
     """
     return ((x * pixels).round().float() / pixels).double()
+
+
+def missing_half_spaces(frozen: Frozen, extra: int) -> More:
+    """Those that a point violates most, in the inputs and ``extra`` columns of zeros."""
+    given = np.zeros(len(frozen), dtype=bool)
+
+    def more(point: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+        each = -(-AT_ONCE // max(1, frozen.layers))
+        slack = frozen.slacks(point[: len(frozen.center)])
+        which = frozen.most_violated(slack, given, each)
+        given[which] = True
+        rows, limits = frozen.rows(which)
+        return sparse.csr_array(np.pad(rows, ((0, 0), (0, extra)))), limits
+
+    return more
 
 
 def _violated(rows: Rows, program: Program) -> More:

@@ -53,6 +53,30 @@ def test_rows_and_slacks_are_those_of_the_region(name: str) -> None:
         np.testing.assert_allclose(limits, -expected @ region.bias, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_on_a_plain_background_the_region_is_the_one_that_a_step_enters(name: str) -> None:
+    """Ties everywhere: by torch and by matrices the same region, and a small step stays inside."""
+    make, shape = MODULES[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = make().double().eval().requires_grad_(False)
+    network = from_torch(module, shape)
+    rng, tied = np.random.default_rng(0), 0
+    for _ in range(5):
+        point = np.full(network.input_size, 0.5)
+        point[-1] = rng.random()
+        way = rng.choice([-1.0, 0.0, 1.0], network.input_size)
+        region = linear_region(network, point, way)
+        tensors = [torch.from_numpy(v).reshape(shape) for v in (point, way)]
+        frozen = Frozen(module, *tensors)
+        rows, bounds = frozen.rows(np.arange(len(frozen)))
+        np.testing.assert_allclose(rows, region.matrix, atol=1e-12)
+        np.testing.assert_allclose(bounds, region.bound, atol=1e-12)
+        tied += int((np.abs(frozen.slack) < 1e-12).sum())
+        assert frozen.slacks(point + 1e-5 * way).min() >= -1e-12
+    assert tied > 0 or name != "max-pooling, padded and overlapping"
+
+
 def test_a_residual_block_is_affine_where_its_pattern_stays() -> None:
     """Inside the half-spaces the module is its own Taylor expansion; outside it need not be."""
     with torch.random.fork_rng():

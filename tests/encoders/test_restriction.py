@@ -122,6 +122,34 @@ def test_first_of_equal_inputs_of_a_maximum_is_kept() -> None:
     assert region.contains(np.array([[0.1, 0.8, 0.7], [0.1, 0.7, 0.8]])).tolist() == [True, False]
 
 
+def ridge() -> nn.Sequential:
+    """Logits (0.7, 2 max(x1, x2) − min(x1, x2)), the minimum as a maximum of −x."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 1, bias=False), nn.MaxPool2d((1, 2)), nn.Flatten(), nn.Linear(2, 2)
+    )
+    net[0].weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
+    net[3].weight.data = torch.tensor([[0.0, 0.0], [2.0, 1.0]])
+    net[3].bias.data = torch.tensor([0.7, 0.0])
+    return net.double().eval().requires_grad_(False)
+
+
+def test_ties_decided_along_a_step_fit_together() -> None:
+    """The first of equal inputs twice leaves the line x1 = x2; a step to x1 the half-plane."""
+    network, tie = from_torch(ridge(), (1, 1, 2)), np.array([0.5, 0.5])
+    points = np.array([[0.5, 0.5], [0.6, 0.4], [0.4, 0.6]])
+    assert linear_region(network, tie).contains(points).tolist() == [True, False, False]
+    region = linear_region(network, tie, np.array([1.0, -1.0]))
+    assert region.contains(points).tolist() == [True, True, False]
+    np.testing.assert_allclose(region.weight, [[0.0, 0.0], [2.0, -1.0]])
+
+
+def test_relu_on_its_border_is_decided_along_a_step() -> None:
+    one = Affine(np.ones((1, 1)), np.zeros(1))
+    network = Network((one, ReLU(1), one), (1,))
+    for way, expected in [(1.0, True), (0.0, True), (-1.0, False)]:
+        assert linear_region(network, np.zeros(1), np.array([way])).pattern[0] == [expected]
+
+
 def test_network_without_disjunctions_has_no_half_spaces() -> None:
     region = linear_region(Network((Affine(np.eye(2), np.ones(2)),), (2,)), np.zeros(2))
     assert region.matrix.shape == (0, 2)
