@@ -248,6 +248,10 @@ RECIPES = {
             )
             for name in ("nin", "nin_narrow")
         ),
+        Recipe("digits_linear", data.digits, epochs=40, batch=32, learning_rate=0.01),
+        _mnist("mnist_linear", epochs=10, learning_rate=2e-3),
+        _cifar("cifar_linear", epochs=12, batch=128, learning_rate=1e-3),
+        _cifar("cifar_cnn_a_standard", epochs=20, batch=128, learning_rate=2e-3, weight_decay=0.05),
         Recipe(
             "toy",
             lambda split: data.toys.two_class(seed=("train", "test").index(split)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -193,6 +194,31 @@ NETWORKS = {
             (1, 8, 8),
             10,
             "digits",
+        ),
+        *(
+            Info(
+                f"{name}_linear",
+                "a linear softmax classifier, trained on clean images only",
+                "softmax regression",
+                partial(architectures.mlp, [], math.prod(shape)),
+                shape,
+                10,
+                data,
+            )
+            for name, data, shape in (
+                ("digits", "digits", (1, 8, 8)),
+                ("mnist", "mnist", (1, 28, 28)),
+                ("cifar", "cifar10", (3, 32, 32)),
+            )
+        ),
+        Info(
+            "cifar_cnn_a_standard",
+            "the architecture of cifar_cnn_a, trained on clean images only",
+            "CNN_A for CIFAR-10, standard training",
+            partial(architectures.cnn_a, 3, 32),
+            (3, 32, 32),
+            10,
+            "cifar10",
         ),
         Info(
             "toy",
