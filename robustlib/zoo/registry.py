@@ -105,6 +105,15 @@ NETWORKS = {
             10,
             "mnist",
         ),
+        Info(
+            "adv_cnn_03",
+            "adversarially trained at l-inf eps 0.3 (Madry et al. 2018)",
+            "the MNIST network of Madry et al., smaller",
+            architectures.strided_cnn,
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
         *(
             Info(
                 f"crown_ibp_cnn_a_0{tenth}",
