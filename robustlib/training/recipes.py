@@ -98,6 +98,15 @@ RECIPES = {
             batch=128,
             **(_BOUNDS | {"epochs": 16, "ramp": 4, "kappa": (1.0, 0.0)}),
         ),
+        _cifar(
+            "cifar_resnet_standard",
+            epochs=12,
+            batch=128,
+            learning_rate=2e-3,
+            warm_up=1,
+            gain=math.sqrt(6),
+            weight_decay=0.05,
+        ),
         *(
             _cifar(
                 name,

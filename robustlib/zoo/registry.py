@@ -145,6 +145,15 @@ NETWORKS = {
             "cifar10",
         ),
         Info(
+            "cifar_resnet_standard",
+            "a small residual network, twice as wide as cifar_resnet, trained on clean images only",
+            "RES, smaller and of width 16",
+            partial(architectures.cifar_resnet, 16),
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
+        Info(
             "lenet",
             "Caffe's LeNet, trained on clean images only",
             "LeNet (original)",
