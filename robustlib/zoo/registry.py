@@ -105,6 +105,15 @@ NETWORKS = {
             10,
             "mnist",
         ),
+        Info(
+            "adv_cnn_03",
+            "adversarially trained at l-inf eps 0.3 (Madry et al. 2018)",
+            "the MNIST network of Madry et al., smaller",
+            architectures.strided_cnn,
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
         *(
             Info(
                 f"crown_ibp_cnn_a_0{tenth}",
@@ -131,6 +140,15 @@ NETWORKS = {
             "a small residual network, trained against CROWN-IBP bounds at l-inf eps 8/255",
             "a smaller RES, in place of LP_d-RES",
             architectures.cifar_resnet,
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
+        Info(
+            "cifar_resnet_standard",
+            "a small residual network, twice as wide as cifar_resnet, trained on clean images only",
+            "RES, smaller and of width 16",
+            partial(architectures.cifar_resnet, 16),
             (3, 32, 32),
             10,
             "cifar10",

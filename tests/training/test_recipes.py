@@ -8,8 +8,8 @@ import json
 import pytest
 
 from robustlib import data
-from robustlib.training.loop import grown, radius, rate
-from robustlib.training.recipes import RECIPES, Recipe
+from robustlib.training import RECIPES, Recipe
+from robustlib.training.schedules import grown, radius, rate
 
 
 @pytest.mark.parametrize(
