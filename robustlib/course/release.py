@@ -50,6 +50,7 @@ CONFIG = {
     },
 }
 HEADING = re.compile(r"^## (?P<number>\d+)\. (?P<title>.+)$", re.MULTILINE)
+MARK = re.compile(r"^ *# (?:BEGIN|END) SOLUTION.*\n?|  # SOLUTION$", re.MULTILINE)
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -127,6 +128,8 @@ def release(name: str, root: Path, folder: Path) -> Release:
         student = _read(dist / "student" / master.name)
         solution = _read(dist / "autograder" / master.name)
         solution.metadata["otter"] = student.metadata["otter"]  # the public tests alone
+        for cell in solution.cells:
+            cell.source = MARK.sub("", cell.source)
         shutil.rmtree(made.folder, ignore_errors=True)
         for path, page in ((made.student, student), (made.solution, solution)):
             _finish(page, manifest)
