@@ -3,6 +3,10 @@ exactly those that stand for it."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -145,3 +149,28 @@ def test_another_seed_gives_the_same_points(name, releases):
         made.solution.read_text(), made.tests(), name=name, seed=7, time_limit=120, memory=4
     )
     assert sum(points(made.manifest, outcome).values()) == made.manifest.points()
+
+
+@pytest.mark.slow
+def test_otter_run_gives_the_same_points(releases, tmp_path):
+    """Otter's own way, with a Jupyter kernel, as an oracle of ours."""
+    name, old, new, loses = MISTAKES[0]
+    made = releases(name)
+    solution = nbformat.read(str(made.solution), as_version=4)
+    nbformat.write(edited(solution, old, new), str(tmp_path / f"{name}.ipynb"))
+    command = [sys.executable, "-m", "otter", "run", f"{name}.ipynb", "--no-logo"]
+    done = subprocess.run(
+        [*command, "--autograder", str(made.autograder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    tests = json.loads((tmp_path / "results.json").read_text())["tests"]
+    lost = {
+        test["name"]: test["max_score"] - test["score"]
+        for test in tests
+        if test.get("max_score", 0) > test.get("score", 0)
+    }
+    assert lost == loses
