@@ -22,9 +22,9 @@ def write(root: Path, source: Path, documents: set[str]) -> None:
         places ``{{ … }}`` of the pages are filled. Nothing else of an assignment gets there.
     documents : of the table of contents.
     """
+    order = (root / "book" / "_toc.yml").read_text(encoding="utf-8")
     wanted = [name for name in names(root) if (PAGES / name).as_posix() in documents]
-    if not wanted:
-        return
+    wanted.sort(key=lambda name: order.find((PAGES / name).as_posix()))
     manifests = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
