@@ -39,7 +39,7 @@ MISTAKES = [
         "linear_regions",
         "V, c = V * active[:, None], c * active\n    return np.concatenate",  # bias of dead units
         "V, c = V * active[:, None], c\n    return np.concatenate",
-        {"q2": 2},
+        {"q2": 2, "q4": 1, "q5": 2, "q7": 1},  # all that is built on it
     ),
     (
         "linear_regions",
@@ -57,11 +57,11 @@ MISTAKES = [
         "big_m",
         "low, high = np.maximum(lower, 0), np.maximum(upper, 0)\n    return found",  # no ReLU
         "low, high = lower, upper\n    return found",
-        {"q1": 1},
+        {"q1": 2, "q7": 2},
     ),
     (
         "big_m",
-        "if lower >= 0:\n        return z\n",  # a binary for a ReLU that is always active
+        "    if lower >= 0:\n        return z\n",  # a binary for a ReLU that is always active
         "",
         {"q2": 1},
     ),
@@ -71,7 +71,7 @@ MISTAKES = [
         "    bounds = interval_bounds(layers, low, high)\n    for other",
         "low, high = x - eps, x + eps\n"
         "    bounds = interval_bounds(layers, low, high)\n    for other",
-        {"q4": 2},
+        {"q4": 1},
     ),
     (
         "honest_evaluation",
