@@ -93,16 +93,15 @@ MISTAKES = [
     ),
     (
         "planted_features",
-        "length = slope.flatten(1).norm(dim=1).clamp_min(1e-12)\n        length = "
-        "length.reshape(-1, *[1] * (slope.dim() - 1))\n        point = point",  # one length for all
-        "length = slope.norm().clamp_min(1e-12)\n        point = point",
-        {"q2": 2},
+        "point = (x + change).clamp(0, 1)",  # out of the box
+        "point = x + change",
+        {"q4": 1},
     ),
     (
         "planted_features",
-        "t = (y + 1) % classes",  # the successor of the last class is no class
-        "t = (y + 1).clamp(max=classes - 1)",
-        {"q4": 2},
+        "t = (y + 1) % classes",  # the number of classes at hand, in place of the argument
+        "t = (y + 1) % 4",
+        {"q4": 3},
     ),
 ]
 
