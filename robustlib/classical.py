@@ -82,6 +82,8 @@ class SmoothNeighbors(nn.Module):
     tensor([0])
     """
 
+    examples: Tensor
+
     def __init__(self, x: Tensor, y: Tensor, *, temperature: float) -> None:
         super().__init__()
         self.temperature = checks.number("temperature", temperature, low=0.0, strict=True)
