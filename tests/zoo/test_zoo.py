@@ -18,7 +18,7 @@ from robustlib.network import Residual
 from robustlib.training.loop import certified
 from robustlib.zoo.registry import NETWORKS
 
-UNTRAINED = ("adv_cnn_03", "nin", "nin_narrow")  # they have a recipe, but no checkpoint yet
+UNTRAINED = ("nin", "nin_narrow")  # they have a recipe, but no checkpoint yet
 OWN = [n for n in zoo.list() if zoo.info(n).origin == "robustlib" and n not in UNTRAINED]
 AUTHORS = [name for name in zoo.list() if zoo.info(name).origin == "authors"]
 
