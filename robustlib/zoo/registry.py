@@ -238,6 +238,24 @@ NETWORKS = {
             10,
             "cifar10",
         ),
+        *(
+            Info(
+                f"digits_cnn_{name}",
+                f"a small convolutional network, {text}",
+                "CNN_A, shrunk to 8×8 images",
+                architectures.digits_cnn,
+                (1, 8, 8),
+                10,
+                "digits",
+            )
+            for name, text in (
+                ("noise", "trained with Gaussian noise of standard deviation 0.3"),
+                ("shift", "trained on images shifted by up to one pixel"),
+                ("fgsm", "trained on FGSM's images at l-inf eps 0.1 (Goodfellow et al. 2015)"),
+                ("r_fgsm", "trained on R+FGSM's images at l-inf eps 0.1 (Tramèr et al. 2018)"),
+                ("ensemble", "ensemble adversarial training at l-inf eps 0.1 (Tramèr et al. 2018)"),
+            )
+        ),
         Info(
             "toy",
             "eight ReLUs that separate two classes of points in the plane",
