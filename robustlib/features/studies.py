@@ -78,12 +78,11 @@ def pgd_steps(
     images: int = 200,
 ) -> list[Row]:
     """Figure 8: robust accuracy of the network trained on D̂_R against the number of PGD steps."""
-    row = table["robust_dataset"]
-    net, kind = network(place, row, seed), PRECISIONS[row.student.precision]
+    net = network(place, table["robust_dataset"], seed)
     x, y = (part[:images] for part in place.test)
     return [
         {"steps": some, "eps": 0.25}
-        | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=some, precision=kind))
+        | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=some, seed=seed))
         for some in steps
     ]
 
@@ -101,11 +100,11 @@ def norms(
     x, y = (part[:images] for part in place.test)
     rows = []
     for name in judged_in_norms(table):
-        net, kind = network(place, table[name], seed), PRECISIONS[table[name].student.precision]
+        net = network(place, table[name], seed)
         for norm, some in radii.items():
             for eps in some:
                 found = measure.robust_accuracy(
-                    net, x, y, eps=eps, norm=norm, steps=steps, precision=kind, seed=seed
+                    net, x, y, eps=eps, norm=norm, steps=steps, seed=seed
                 )
                 about = {"network": name, "norm": norm, "eps": eps, "steps": steps}
                 rows.append({**about, **as_row(found)})
@@ -130,10 +129,8 @@ def robust_train_test(place: Place, seed: int, table: Table, *, images: int = 50
         "robust test": files.load(built)[:2],
         "standard test": (x, y),
     }
-    kind = PRECISIONS[row.student.precision]
     return [
-        {"set": name, "eps": eps}
-        | as_row(measure.robust_accuracy(net, *pairs, eps=eps, precision=kind))
+        {"set": name, "eps": eps} | as_row(measure.robust_accuracy(net, *pairs, eps=eps, seed=seed))
         for name, pairs in sets.items()
         for eps in (0.25, 0.5)
     ]
