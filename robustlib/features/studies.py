@@ -6,6 +6,7 @@ said by keywords, whose defaults are those of the reference run.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustlib import checks
 from robustlib.features import files, measure
 from robustlib.features.experiments import RECIPES, Experiment, Place, as_row, network
 from robustlib.features.training import PRECISIONS
@@ -76,13 +78,20 @@ def pgd_steps(
     *,
     steps: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 500, 2500),
     images: int = 200,
+    precision: str = "float32",
 ) -> list[Row]:
-    """Figure 8: robust accuracy of the network trained on D̂_R against the number of PGD steps."""
+    """Figure 8: robust accuracy of the network trained on D̂_R against the number of PGD steps.
+
+    ``precision`` is that of the attack's gradients; what it finds is judged in float32.
+    """
+    kind = PRECISIONS[checks.choice("precision", precision, PRECISIONS)]
     net = network(place, table["robust_dataset"], seed)
     x, y = (part[:images] for part in place.test)
     return [
         {"steps": some, "eps": 0.25}
-        | as_row(measure.robust_accuracy(net, x, y, eps=0.25, steps=some, seed=seed))
+        | as_row(
+            measure.robust_accuracy(net, x, y, eps=0.25, steps=some, precision=kind, seed=seed)
+        )
         for some in steps
     ]
 
@@ -271,6 +280,10 @@ def input_gradients(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 STUDIES: dict[str, Study] = {
     "pgd_steps": Study(pgd_steps, lambda table: ["robust_dataset"]),
+    "reduced_precision": Study(
+        functools.partial(pgd_steps, steps=(1, 2, 5, 10, 20, 50, 100, 500), precision="bfloat16"),
+        lambda table: ["robust_dataset"],
+    ),
     "norms": Study(norms, judged_in_norms),
     "robust_train_test": Study(robust_train_test, lambda table: ["robust_dataset"]),
     "transfer": Study(transfer, lambda table: ["standard", *targets_of(table)]),
