@@ -5,7 +5,7 @@ PORT ?= 8000
 BIN = .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test lint env reproduce serve clean
+.PHONY: book test lint env reproduce assignments serve clean
 
 book: env  ## run every notebook (quick), build the book, compare with the papers
 	$(BIN)/robustlib reproduce --profile quick
@@ -33,6 +33,9 @@ env: .venv/.installed  ## the pinned environment, in .venv
 reproduce: env  ## run every notebook and compare; PROFILE=reference for the book's real scale
 	$(BIN)/robustlib reproduce --profile $(PROFILE)
 	$(BIN)/robustlib check --profile $(PROFILE)
+
+assignments: env  ## students' notebooks, autograders and solutions, in _build/assignments
+	$(BIN)/robustlib course release
 
 serve: env  ## show the book on localhost; PORT=8000
 	$(BIN)/robustlib serve --port $(PORT)

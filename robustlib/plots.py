@@ -38,7 +38,7 @@ COLORS = {
     "restriction": PURPLE,
     "fgsm": ORANGE,
     "pgd": VERMILION,
-    "lbfgs": "#8B5A2B",
+    "lbfgs": GREEN,
     # verdicts
     "robust": GREEN,
     "adversarial": VERMILION,

@@ -17,6 +17,7 @@ from robustlib.attacks.speed import FewChannels
 
 GROUP = 64  # inputs that are searched side by side
 FACTOR = 10.0  # between two constants, until the search has one that works and one that does not
+NORMS = {"inf": torch.inf, "2": 2.0}
 
 Value = tuple[float, np.ndarray]
 
@@ -30,14 +31,15 @@ def lbfgs(
     constant: float = 1.0,
     search: int = 10,
     steps: int = 100,
+    norm: str = "inf",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """min c ‖r‖₂² + J(x + r, ℓ) over the box by L-BFGS-B, for the largest c that still reaches ℓ.
 
     J is the cross-entropy of the target label ℓ. A large c keeps r small, a small one lets J win.
     The search over c multiplies or divides it by 10 until one value succeeds and another fails, and
-    then halves their ratio on a logarithmic scale. Of all successes the one of least l∞ distance is
-    kept, since that is what Bastani et al. (2016) measure.
+    then halves their ratio on a logarithmic scale. Of all successes the nearest one is kept: in l∞,
+    which is what Bastani et al. (2016) measure, or in l2 as Szegedy et al. do.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def lbfgs(
         Values of c that are tried.
     steps : int
         Iterations of L-BFGS-B for each.
+    norm : {"inf", "2"}
+        In which the nearest success is chosen; what is minimized does not depend on it.
     bounds : (float, float)
         The box of valid inputs.
 
@@ -89,6 +93,7 @@ def lbfgs(
     margin = checks.number("margin", margin, low=0.0)
     constant = checks.number("constant", constant, low=0.0, strict=True)
     search, steps = checks.count("search", search), checks.count("steps", steps)
+    order = NORMS[checks.choice("norm", norm, NORMS)]
     found = x.detach().clone()
     if not len(x):
         return found
@@ -102,7 +107,7 @@ def lbfgs(
         raise ValueError("targets equals the model's own label for some inputs; give another one.")
     for rows in torch.arange(len(x), device=x.device).split(GROUP):
         group = _Group(model, x[rows].detach(), targets[rows], margin, (low, high))
-        found[rows] = group.nearest(constant, search, steps)
+        found[rows] = group.nearest(constant, search, steps, order)
     return found
 
 
@@ -121,7 +126,7 @@ class _Group:
         self.margin, self.bounds = margin, bounds
         self.centers = x.flatten(1).cpu().double().numpy()
 
-    def nearest(self, constant: float, search: int, steps: int) -> Tensor:
+    def nearest(self, constant: float, search: int, steps: int, order: float) -> Tensor:
         """For each input the nearest point that counts, or the input."""
         n = len(self.x)
         constants = np.full(n, constant)
@@ -131,7 +136,7 @@ class _Group:
             ends = self.minimize(constants, steps)
             points = torch.from_numpy(ends).to(self.x).clamp(*self.bounds).reshape(self.x.shape)
             counts = self.leads(points)
-            away = (points.double() - self.x.double()).flatten(1).abs().amax(1).cpu()
+            away = (points.double() - self.x.double()).flatten(1).norm(order, dim=1).cpu()
             better = counts.cpu() & (away < distance)
             best[better], distance[better] = points[better], away[better]
             success = counts.cpu().numpy()

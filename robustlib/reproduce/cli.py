@@ -9,7 +9,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from robustlib.reproduce import book_commands, feature_commands, library_commands
+from robustlib.reproduce import (
+    book_commands,
+    course_commands,
+    feature_commands,
+    library_commands,
+)
 from robustlib.reproduce.notebooks import PROFILES
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -60,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _reproduce, _check, _book, _serve, _verify, _distortion, _measure, _data, _train, _build,
+        _course,
     ):  # fmt: skip
         add(commands)
     return top
@@ -416,6 +422,75 @@ def _build(commands: argparse._SubParsersAction) -> None:
     _json(made, "print the folder and the report as JSON")
 
 
+def _course(commands: argparse._SubParsersAction) -> None:
+    top = commands.add_parser(
+        "course",
+        help="release assignments, and grade what students hand in",
+        description="Release assignments, and grade what students hand in.",
+        epilog="example:\n  robustlib course release --assignment linear_regions\n"
+        "  robustlib course grade submissions --assignment linear_regions --out grades.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made = _command(
+        parts,
+        "release",
+        course_commands.release,
+        "make the students' notebooks, the autograders and the solutions",
+        "Make the student's notebook, the autograder and the solution of each assignment, and\n"
+        "check them: the solution has to earn all points, the blank notebook none. Exit code 1\n"
+        "when that does not hold.",
+        "robustlib course release --assignment linear_regions",
+    )
+    made.add_argument("--assignment", metavar="NAME", help="this one only (default: all)")
+    made.add_argument("--out", type=Path, help="folder (default _build/assignments)")
+    made.add_argument("--no-check", action="store_true", help="make them without the check")
+    made = _command(
+        parts,
+        "grade",
+        course_commands.grade,
+        "grade a folder of submissions",
+        "Grade every notebook or exported zip file in a folder: a table with one row a student,\n"
+        "and one page of feedback a student in the folder OUT_feedback. Grading RUNS THE\n"
+        "STUDENTS' CODE with your rights: use an account or container that may be thrown away.\n"
+        "What was graded is kept beside the table, so the same command goes on after an\n"
+        "interruption. Exit code 1 when a submission could not be graded to its end.",
+        "robustlib course grade submissions --assignment linear_regions --out grades.csv",
+    )
+    made.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="the folder")
+    made.add_argument("--assignment", metavar="NAME", required=True, help="which one it is")
+    made.add_argument(
+        "--out", type=Path, default=Path("grades.csv"), help="the table (default grades.csv)"
+    )
+    made.add_argument(
+        "--releases", type=Path, help="folder of the releases (default _build/assignments)"
+    )
+    made.add_argument(
+        "--time-limit",
+        type=_above_zero,
+        default=300.0,
+        metavar="SECONDS",
+        help="of processor time for one submission; three times as many of wall time (default 300)",
+    )
+    made.add_argument(
+        "--memory",
+        type=_above_zero,
+        default=4.0,
+        metavar="GIB",
+        help="for one process of a submission (default 4)",
+    )
+    made.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="how many at once (default 1)",
+    )
+    made.add_argument(
+        "--allow-root", action="store_true", help="grade as root, in a throw-away container"
+    )
+
+
 def _profile(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--profile",
@@ -460,6 +535,16 @@ def _radius(text: str) -> float:
         return float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number; write 0.1 or 8/255") from None
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def _port(text: str) -> int:

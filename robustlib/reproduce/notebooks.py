@@ -57,12 +57,15 @@ def find_root(start: Path) -> Path:
 
 
 def chapters(root: Path, only: list[str] | None = None) -> list[Chapter]:
-    """All notebooks ``notebooks/**/NAME.md`` in the order of their names, or those in ``only``."""
+    """All chapters ``notebooks/**/NAME.md`` in the order of their names, or those in ``only``.
+
+    Assignments are no chapters: `robustlib.course` reads them.
+    """
     base = root / "notebooks"
     names = sorted(
         path.relative_to(base).with_suffix("").as_posix()
         for path in base.rglob("*.md")
-        if _is_notebook(path)
+        if _is_notebook(path) and path.relative_to(base).parts[0] != "assignments"
     )
     for name in only or []:
         if name not in names:
@@ -185,6 +188,7 @@ def library_hash() -> str:
     for path in sorted(LIBRARY.rglob("*")):
         relative = path.relative_to(LIBRARY)
         unseen = relative.parts[0] == "reproduce" and relative.name not in SEEN_BY_NOTEBOOKS
+        unseen = unseen or relative.parts[0] == "course"
         if not path.is_file() or "__pycache__" in relative.parts or unseen:
             continue
         total.update(f"{relative.as_posix()}:{path.stat().st_size}:".encode())

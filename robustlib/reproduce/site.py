@@ -97,6 +97,10 @@ def stage(root: Path, comparison: Comparison) -> Path:
     for chapter in chapters:
         write_notebook(source / "notebooks" / f"{chapter.name}.ipynb", chapter_page(chapter))
     write_report(root, source / "book", comparison, documents)
+    if any(page.startswith("book/assignments/") for page in documents):
+        from robustlib.course import pages as coursework  # needs Otter-Grader
+
+        coursework.write(root, source, documents)
     return source
 
 

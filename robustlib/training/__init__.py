@@ -1,43 +1,51 @@
-"""Training of the zoo's own networks: ``train(name)`` follows the recipe ``RECIPES[name]``.
+"""Training: ``fit`` trains any network by a recipe, ``train(name)`` one of the zoo by its own.
 
-Standard, adversarial (PGD) and provable training (IBP, CROWN-IBP); ``sparsify`` prunes networks,
-``fine_tune`` trains them on with adversarial examples.
+========================= =================================================================
+standard                  ``Recipe(...)``; Gaussian noise with ``noise=``, augmentation with
+                          ``mirror=`` and ``shift=``
+adversarial               ``method="adversarial"``, ``attack="pgd"``, ``"fgsm"`` or
+                          ``"r_fgsm"``; with a share ``clean=`` of the clean loss
+ensemble adversarial      the same with ``sources=``, networks that are attacked in its place
+provable                  ``method="provable"``: IBP and CROWN-IBP
+on from a network         ``start=``; `fine_tune` on adversarial examples in rounds, `sparsify`
+                          after pruning
+========================= =================================================================
 """
 
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from robustlib import checks
 from robustlib.attacks import pgd
 from robustlib.training.fine_tuning import FineTuned, fine_tune
-from robustlib.training.loop import accuracy, certified, epoch
+from robustlib.training.fit import Fitted, Progress, finish, fit, settings_of, start
+from robustlib.training.loop import accuracy, certified
 from robustlib.training.provable import margin_bounds, robust_cross_entropy
-from robustlib.training.recipes import RECIPES, Recipe
+from robustlib.training.recipe import Recipe
+from robustlib.training.recipes import RECIPES
 from robustlib.training.sparse import prune, sparsify
 from robustlib.training.state import Run
-from robustlib.zoo import architectures, checkpoints, load
+from robustlib.zoo import checkpoints
 from robustlib.zoo import info as zoo_info
 
 __all__ = [
     "RECIPES",
     "FineTuned",
+    "Fitted",
     "Progress",
     "Recipe",
     "Training",
     "fine_tune",
+    "fit",
     "margin_bounds",
     "prune",
     "robust_cross_entropy",
@@ -45,10 +53,8 @@ __all__ = [
     "train",
 ]
 
-Progress = Callable[[int, int, str], None]
 FOLDER = "_build/checkpoints"
 PGD_STEPS = 40  # of the attack that the record reports
-HELD_OUT_ATTACKED = 1000  # images, after each epoch
 
 
 @dataclass(frozen=True)
@@ -111,54 +117,17 @@ def train(
     """
     recipe = RECIPES[checks.choice("name", name, RECIPES)]
     folder = _writable(Path(FOLDER if out is None else out))
-    run = _start(recipe)
-    settings = {**recipe.settings(), "architecture": architectures.describe(run.net)}
+    run = start(zoo_info(name).build, recipe)
+    settings = settings_of(run, recipe)
     state = folder / f"{name}.unfinished.safetensors"
     under_way = resume and run.restore(state, settings)
     if resume and not under_way and (done := _finished(folder, name, run.net, settings)):
         return done
-    train_set, held_out = recipe.training_sets()
-    for number in range(len(run.log) + 1, recipe.epochs + 1):
-        began = time.process_time()
-        row: dict[str, float] = {"epoch": number}
-        row |= epoch(
-            run.net,
-            run.optimizer,
-            *train_set,
-            recipe=recipe,
-            number=number,
-            generator=run.generator,
-        )
-        row |= _held_out(run, recipe, *held_out)
-        row["cpu_seconds"] = round(time.process_time() - began, 3)
-        run.log.append(row)
-        run.save(state, settings)
-        checkpoints.write_whole(folder / f"{name}.csv", _csv(run.log))
-        if progress:
-            progress(number, recipe.epochs, f"{name}: loss {row['loss']:.4f}")
+    finish(run, recipe, state, settings, table=folder / f"{name}.csv", progress=progress)
     record = _record(run, recipe, settings)
     path = checkpoints.write(folder, name, run.net, record)
     state.unlink(missing_ok=True)
     return Training(path, checkpoints.read_record(folder, name))
-
-
-def _start(recipe: Recipe) -> Run:
-    """The untrained network and its optimizer, drawn without the global random state."""
-    generator = Generator().manual_seed(recipe.seed)
-    with torch.device("meta"):
-        net = zoo_info(recipe.name).build()
-    net = net.to_empty(device="cpu").eval()
-    architectures.initialize(net, generator, recipe.gain)
-    if recipe.start:
-        start = load(recipe.start)
-        wanted, found = architectures.describe(net), architectures.describe(start)
-        if wanted != found:
-            raise ValueError(
-                f"start={recipe.start!r} is {found}, but {recipe.name!r} is {wanted}; start from a "
-                "network of the same architecture."
-            )
-        net.load_state_dict(start.state_dict())
-    return Run(net, recipe.optimizer(net), generator, log=[])
 
 
 def _finished(
@@ -174,21 +143,6 @@ def _finished(
     return Training(folder / f"{name}.safetensors", record)
 
 
-def _held_out(run: Run, recipe: Recipe, x: Tensor, y: Tensor) -> dict[str, float]:
-    """The row of the log for examples that are not trained on: what settings are chosen by."""
-    if not len(x):
-        return {}
-    row = {"held_out_accuracy": accuracy(run.net, x, y)}
-    if recipe.method == "adversarial":
-        few = slice(min(len(x), HELD_OUT_ATTACKED))
-        attacked = pgd(run.net, x[few], y[few], eps=recipe.eps, steps=10, random_start=False)
-        row["held_out_pgd_accuracy"] = accuracy(run.net, attacked, y[few])
-    if recipe.method == "provable":
-        proved = certified(run.net, x, y, eps=recipe.eps, crown=0)
-        row["held_out_ibp_accuracy"] = float(proved.double().mean())
-    return row
-
-
 def _record(run: Run, recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any]:
     x, y = recipe.data("test")
     results: dict[str, Any] = {"clean_accuracy": accuracy(run.net, x, y), "test_images": len(x)}
@@ -200,7 +154,7 @@ def _record(run: Run, recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any
             open_[open_.clone()] = ~proved
             results[f"{bound}_certified_accuracy"] = 1 - float(open_.double().mean())
         results["certified"] = "float64 bounds without rounding outward; verify() gives proofs"
-    if recipe.method != "standard":
+    if recipe.eps:
         attacked = x.clone()
         attacked[open_] = pgd(
             run.net, x[open_], y[open_], eps=recipe.eps, steps=PGD_STEPS, generator=run.generator
@@ -214,14 +168,6 @@ def _record(run: Run, recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any
         "device": f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
         "torch": torch.__version__,
     }
-
-
-def _csv(log: list[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(log[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(log)
-    return text.getvalue().encode()
 
 
 def _writable(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from robustlib import checks
 from robustlib.training.loop import epoch
-from robustlib.training.recipes import Recipe
+from robustlib.training.recipe import Recipe
 
 Find = Callable[[nn.Sequential, Tensor], Sequence[Tensor | None]]
 

@@ -6,9 +6,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from robustlib.attacks import pgd
+from robustlib.training.inputs import LowPrecision, attacked, augmented, noisy
 from robustlib.training.provable import margin_bounds, robust_cross_entropy
-from robustlib.training.recipes import Recipe
+from robustlib.training.recipe import Recipe
+from robustlib.training.schedules import grown, radius, rate
 
 LARGEST_GRADIENT = 8.0  # l2, of the provable method: its loss is steep where the radius grows
 
@@ -25,11 +26,14 @@ def epoch(
 ) -> dict[str, float]:
     """Train ``net`` for epoch ``number`` (from 1) and return its mean loss and accuracy.
 
-    The loss is the cross-entropy, plus ``l1`` · ‖W‖₁: at the inputs themselves; or, by Madry et al.
-    (2018), equation 2.1, at their worst points in the ball; or, by Zhang et al. (2020), eq. 12,
-    κ of the clean loss and 1 − κ of its upper bound over the ball. The accuracy is that of the
-    logits at which the loss was taken, at clean inputs for the provable method.
+    The loss is the cross-entropy, plus ``l1`` · ‖W‖₁: at the inputs themselves, with their noise;
+    or, by Madry et al. (2018), equation 2.1, at their worst points in the ball, with a share
+    ``clean`` of the clean loss; or, by Zhang et al. (2020), eq. 12, κ of the clean loss and 1 − κ
+    of its upper bound over the ball. The accuracy is that of the logits at which the loss was
+    taken: attacked ones for the adversarial method, clean ones for the provable method.
     """
+    model = LowPrecision(net) if recipe.precision == "bfloat16" else net
+    sources = recipe.models()
     order = torch.randperm(len(x), generator=generator)
     steps = order.split(recipe.batch)
     weights = [p for p in net.parameters() if p.ndim > 1]
@@ -38,14 +42,15 @@ def epoch(
         done = number - 1 + step / len(steps)  # epochs
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, done)
-        inputs, targets = x[rows], y[rows]
-        if recipe.mirror:
-            turned = torch.rand(len(rows), generator=generator) < 0.5
-            inputs = torch.where(turned[:, None, None, None], inputs.flip(-1), inputs)
+        plain, targets = augmented(x[rows], recipe, generator), y[rows]
+        inputs = noisy(plain, recipe, generator)
         if recipe.method == "adversarial":
-            inputs = worst(net, inputs, targets, radius(recipe, number), recipe, generator)
-        logits = net(inputs)
+            eps = radius(recipe, number)
+            inputs = attacked(model, plain, targets, eps, recipe, generator, sources)
+        logits = model(inputs)
         loss = F.cross_entropy(logits, targets)
+        if recipe.clean:
+            loss = torch.lerp(loss, F.cross_entropy(model(plain), targets), recipe.clean)
         if recipe.method == "provable":
             loss = provable_loss(net, inputs, targets, loss, recipe, done)
         penalty = recipe.l1 * torch.stack([w.abs().sum() for w in weights]).sum()
@@ -61,43 +66,6 @@ def epoch(
         "loss": loss_sum / len(x),
         "train_accuracy": correct / len(x),
     }
-
-
-def rate(recipe: Recipe, done: float) -> float:
-    """The learning rate after ``done`` epochs: up in ``warm_up`` epochs, then down to zero."""
-    if done < recipe.warm_up:
-        return recipe.learning_rate * done / recipe.warm_up
-    return recipe.learning_rate * (
-        1 - (done - recipe.warm_up) / max(1, recipe.epochs - recipe.warm_up)
-    )
-
-
-def grown(recipe: Recipe, done: float) -> float:
-    """The share of the ramp that lies behind, after ``done`` epochs."""
-    return min(1.0, max(0.0, done - recipe.warm_up) / max(1, recipe.ramp))
-
-
-def radius(recipe: Recipe, done: float) -> float:
-    """The radius of the ball after ``done`` epochs."""
-    return recipe.eps * grown(recipe, done)
-
-
-def worst(
-    net: nn.Sequential, x: Tensor, y: Tensor, eps: float, recipe: Recipe, generator: Generator
-) -> Tensor:
-    """The inner maximum, approximated by PGD from a random start; ``x`` itself at radius 0."""
-    if eps == 0:
-        return x
-    return pgd(
-        net,
-        x,
-        y,
-        eps=eps,
-        steps=recipe.attack_steps,
-        step_size=2.5 * eps / recipe.attack_steps,
-        early_stop=False,
-        generator=generator,
-    ).detach()
 
 
 def provable_loss(

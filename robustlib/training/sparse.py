@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from robustlib import checks
 from robustlib.training.loop import epoch
-from robustlib.training.recipes import Recipe
+from robustlib.training.recipe import Recipe
 
 
 def prune(net: nn.Sequential, fraction: float) -> nn.Sequential:

@@ -33,6 +33,16 @@ class Run:
         metadata = {"settings": json.dumps(settings), "log": json.dumps(self.log)}
         write_whole(path, save({k: t.contiguous() for k, t in tensors.items()}, metadata))
 
+    @staticmethod
+    def settings(path: Path) -> dict[str, Any] | None:
+        """The settings of the run whose state is at ``path``; None if there is none to read."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                found: dict[str, Any] = json.loads((file.metadata() or {})["settings"])
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        return found
+
     def restore(self, path: Path, settings: dict[str, Any]) -> bool:
         """Continue from ``path`` if it holds a state of the same recipe; return whether it did."""
         try:

@@ -105,6 +105,15 @@ NETWORKS = {
             10,
             "mnist",
         ),
+        Info(
+            "adv_cnn_03",
+            "adversarially trained at l-inf eps 0.3 (Madry et al. 2018)",
+            "the MNIST network of Madry et al., smaller",
+            architectures.strided_cnn,
+            (1, 28, 28),
+            10,
+            "mnist",
+        ),
         *(
             Info(
                 f"crown_ibp_cnn_a_0{tenth}",
@@ -131,6 +140,15 @@ NETWORKS = {
             "a small residual network, trained against CROWN-IBP bounds at l-inf eps 8/255",
             "a smaller RES, in place of LP_d-RES",
             architectures.cifar_resnet,
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
+        Info(
+            "cifar_resnet_standard",
+            "a small residual network, twice as wide as cifar_resnet, trained on clean images only",
+            "RES, smaller and of width 16",
+            partial(architectures.cifar_resnet, 16),
             (3, 32, 32),
             10,
             "cifar10",
@@ -219,6 +237,24 @@ NETWORKS = {
             (3, 32, 32),
             10,
             "cifar10",
+        ),
+        *(
+            Info(
+                f"digits_cnn_{name}",
+                f"a small convolutional network, {text}",
+                "CNN_A, shrunk to 8×8 images",
+                architectures.digits_cnn,
+                (1, 8, 8),
+                10,
+                "digits",
+            )
+            for name, text in (
+                ("noise", "trained with Gaussian noise of standard deviation 0.3"),
+                ("shift", "trained on images shifted by up to one pixel"),
+                ("fgsm", "trained on FGSM's images at l-inf eps 0.1 (Goodfellow et al. 2015)"),
+                ("r_fgsm", "trained on R+FGSM's images at l-inf eps 0.1 (Tramèr et al. 2018)"),
+                ("ensemble", "ensemble adversarial training at l-inf eps 0.1 (Tramèr et al. 2018)"),
+            )
         ),
         Info(
             "toy",

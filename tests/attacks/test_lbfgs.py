@@ -68,6 +68,18 @@ def test_on_a_linear_model_it_is_the_nearest_point_in_l2() -> None:
     assert float((found - x).norm() / nearest.norm()) == pytest.approx(1.0, abs=0.01)
 
 
+def test_the_norm_decides_between_successes_and_nothing_else() -> None:
+    """The same points are seen, so in its own norm each choice is the nearer one."""
+    net = zoo.load("digits_mlp_standard")
+    x, _ = data.digits("test", n=20)
+    change = {norm: (lbfgs(net, x, norm=norm) - x).flatten(1) for norm in ("inf", "2")}
+    assert (change["2"].norm(dim=1) <= change["inf"].norm(dim=1)).all()
+    assert (change["inf"].abs().amax(1) <= change["2"].abs().amax(1)).all()
+    assert not torch.equal(change["2"], change["inf"])
+    with pytest.raises(ValueError, match="norm"):
+        lbfgs(net, x[:1], norm="1")
+
+
 def test_one_constant_is_one_run_of_scipy() -> None:
     """Side by side or alone, L-BFGS-B takes the same steps."""
     net = plane(0)

@@ -19,7 +19,7 @@ from robustlib.reproduce.cli import main, parser
 COMMANDS = (
     *("reproduce", "check", "book", "serve"),
     *("verify", "distortion", "measure", "data", "train"),
-    "build",
+    *("build", "course"),
 )
 DIGITS = ("verify", "--network", "digits_mlp", "--dataset", "digits", "--eps", "0.05")
 
@@ -75,6 +75,9 @@ def cpu_of_children() -> float:
         (*DIGITS, "--indices", "a"),
         (*DIGITS, "--workers", "0"),
         ("data", "remove"),
+        ("course",),
+        ("course", "grade", "submissions"),
+        ("course", "grade", "submissions", "--assignment", "big_m", "--time-limit", "0"),
     ],
 )
 def test_bad_usage_is_2_with_the_usage(arguments, capsys):

@@ -14,7 +14,7 @@ from robustlib import data
 from robustlib.training import RECIPES, loop
 from robustlib.training.loop import accuracy, certified, epoch, provable_loss
 from robustlib.training.provable import margin_bounds, robust_cross_entropy
-from robustlib.training.recipes import Recipe
+from robustlib.training.recipe import Recipe
 from robustlib.zoo import architectures
 
 PROVABLE = Recipe(
