@@ -91,5 +91,6 @@ def browser() -> Iterator[Any]:
 def context(browser: Any) -> Iterator[Any]:
     """One browser profile: the files that all pages share are loaded once."""
     opened = browser.new_context(reduced_motion="reduce")
+    opened.set_default_navigation_timeout(120_000)  # a busy machine is no fault of a page
     yield opened
     opened.close()
