@@ -93,9 +93,9 @@ MISTAKES = [
     ),
     (
         "planted_features",
-        "point = (x + change).clamp(0, 1)",  # out of the box
-        "point = x + change",
-        {"q4": 1},
+        "x_robust = rebuilt(robust, x,",  # from the representation that sees the pattern
+        "x_robust = rebuilt(standard, x,",
+        {"q3": 3, "q5": 2},
     ),
     (
         "planted_features",
