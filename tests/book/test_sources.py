@@ -93,3 +93,17 @@ def test_every_exercise_has_a_solution_and_code_in_it_can_fail(chapter: Chapter)
     for solution in found:
         nodes = ast.walk(ast.parse(solution.code))
         assert any(isinstance(node, ast.Assert) for node in nodes), solution.exercise
+
+
+def test_the_optional_part_of_an_assignment_finds_the_recorded_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "book/assignments/planted_features.md").read_text()
+    example = re.search(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert example is not None
+    monkeypatch.chdir(ROOT)
+    exec(example[1], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all("test_next" in line for line in lines)
+    assert sum("robust_0.5" in line for line in lines) == 4
