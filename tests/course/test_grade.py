@@ -76,7 +76,7 @@ def graded(releases, tmp_path_factory):
     with zipfile.ZipFile(folder / "slip.zip", "w") as archive:
         archive.writestr(f"../outside/{NAME}.ipynb", made.solution.read_text())
     out = place / "grades.csv"
-    code = grade(folder, out, made.folder.parent, "--time-limit", "4")
+    code = grade(folder, out, made.folder.parent, "--time-limit", "8")
     return folder, out, code, marker, outside, made
 
 
@@ -113,7 +113,7 @@ def test_each_submission_has_its_row_and_its_reason(graded):
     assert found["error"]["errors"] == "1"
     for student, reason in (
         ("crash", "the process left with exit code 0"),
-        ("endless", "time limit of 4 s"),
+        ("endless", "time limit of 8 s"),
         ("empty", "the file is empty"),
         ("no_notebook", "not a readable notebook"),
         ("essay.docx", "it is not a notebook"),
