@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from robustlib.reproduce.origin import versions
+from robustlib.reproduce.solutions import TAG as SOLUTION
+from robustlib.reproduce.solutions import solutions
 
 PROFILES = ("quick", "reference")
 PARAMETERS = ("profile", "seed")
@@ -125,11 +127,12 @@ def parameters(notebook: Any) -> dict[str, Any]:
 
 
 def code_cells(notebook: Any) -> list[Any]:
-    """The code cells of a notebook, without the one that papermill puts in."""
+    """The code cells of a notebook, without those that running it puts in."""
+    added = {INJECTED, SOLUTION}
     return [
         cell
         for cell in notebook.cells
-        if cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and not added & set(cell.metadata.get("tags", []))
     ]
 
 
@@ -165,14 +168,17 @@ def run_key(notebook: Any, profile: str) -> str:
     """What the results of a notebook depend on, as a hash.
 
     That is its code, the profile, the library's source, the trained checkpoints in it, and the
-    versions of the packages. Prose is left out: a new sentence needs no new run.
+    versions of the packages; at ``quick`` the code of the solutions too. Prose is left out: a new
+    sentence needs no new run.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "code": [cell.source.strip() for cell in code_cells(notebook)],
         "profile": profile,
         "library": library_hash(),
         "versions": versions(),
     }
+    if profile == "quick":
+        parts["solutions"] = [solution.code for solution in solutions(notebook)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

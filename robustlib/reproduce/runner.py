@@ -19,7 +19,6 @@ from robustlib.reproduce.notebooks import (
     BookError,
     Chapter,
     check_writable,
-    code_cells,
     code_hash,
     load_source,
     parameters,
@@ -31,6 +30,7 @@ from robustlib.reproduce.notebooks import (
 from robustlib.reproduce.origin import commit, cores, machine, versions
 from robustlib.reproduce.progress import Progress, clock
 from robustlib.reproduce.reference import last_seconds, record_run
+from robustlib.reproduce.solutions import with_solutions
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def reproduce(
     """Execute notebooks at a profile; results go to ``_build/run/PROFILE/PART/NAME.ipynb``.
 
     A notebook that ran before is kept while its code, the library, the checkpoints and the
-    versions are the same. A failing notebook does not stop the others.
+    versions are the same. A failing notebook does not stop the others. At ``quick`` the code in the
+    solutions of the exercises runs after each notebook, and counts like a cell of it; no trace of
+    it is in the result.
 
     Parameters
     ----------
@@ -138,14 +140,16 @@ def run_one(chapter: Chapter, profile: str, progress: Progress) -> Outcome:
 
     notebook = load_source(chapter)
     key = run_key(notebook, profile)
-    numbers = {cell.id: n for n, cell in enumerate(code_cells(notebook), start=1)}
+    asked = with_solutions(notebook) if profile == "quick" else notebook
+    code = [cell for cell in asked.cells if cell.cell_type == "code"]
+    numbers = {cell.id: n for n, cell in enumerate(code, start=1)}
     target = chapter.executed(profile)
     partial = target.with_suffix(".partial.ipynb")
     progress.started(chapter.name, len(numbers))
     start = time.monotonic()
     try:
         executed = _execute(
-            notebook,
+            asked,
             partial,
             chapter.root,
             profile,
@@ -155,8 +159,8 @@ def run_one(chapter: Chapter, profile: str, progress: Progress) -> Outcome:
         seconds = time.monotonic() - start
         progress.finished(chapter.name, "FAILED")
         if isinstance(error, PapermillExecutionError):
-            where = f"cell {_code_cell_number(notebook, error.source)} of {len(numbers)}"
-            detail = f"{error.ename}: {error.evalue}\n\n{_indent(error.source)}"
+            where, source = _place(error.source, code)
+            detail = f"{error.ename}: {error.evalue}\n\n{_indent(source)}"
         else:
             where, detail = "its kernel", f"{type(error).__name__}: {error}"
         text = f"{chapter.name} failed in {where}: {detail}\n  the notebook so far: {partial}"
@@ -198,9 +202,15 @@ def _execute(
     )
 
 
-def _code_cell_number(notebook: Any, source: str) -> int:
-    sources = [cell.source for cell in code_cells(notebook)]
-    return sources.index(source) + 1 if source in sources else 1
+def _place(source: str, code: list[Any]) -> tuple[str, str]:
+    """Where the cell that failed stands, in words, and its code as the page shows it."""
+    own = [cell for cell in code if "exercise" not in cell.metadata]
+    for number, cell in enumerate(code, start=1):
+        if cell.source == source:
+            if cell in own:
+                return f"cell {number} of {len(own)}", source
+            return f"the solution of {cell.metadata.exercise}", cell.metadata.shown
+    return "a cell", source
 
 
 def _indent(source: str, lines: int = 12) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pytest
 import yaml
 
 import robustlib
+from robustlib.reproduce.notebooks import Chapter, chapters, load_source
+from robustlib.reproduce.solutions import solutions
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "PERFORMANCE.md"]
 TEXTS += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").glob("*.md"))
+CHAPTERS = chapters(ROOT)
 
 
 def test_every_page_of_the_table_of_contents_has_a_source(toc_files: list[str]) -> None:
@@ -73,3 +77,33 @@ def test_no_line_of_prose_is_lost_as_a_comment() -> None:
     ]
     assert len(pages) > 10
     assert lost == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
+def test_every_exercise_has_a_solution_and_code_in_it_can_fail(chapter: Chapter) -> None:
+    """The quick run of the chapter executes what is found here, and nothing else."""
+    text = chapter.source.read_text()
+    asked = re.findall(r"^`+\{exercise\}.*\n:label: (\S+)$", text, re.MULTILINE)
+    assert len(asked) >= 3
+    assert asked == re.findall(r"^`+\{solution\} (\S+)$", text, re.MULTILINE)
+    found = solutions(load_source(chapter))
+    _, exercises = text.split("{exercise}", 1)
+    fences = len(re.findall(r"^```python$", exercises, re.MULTILINE))
+    assert fences == len(found)  # one fence each
+    for solution in found:
+        nodes = ast.walk(ast.parse(solution.code))
+        assert any(isinstance(node, ast.Assert) for node in nodes), solution.exercise
+
+
+def test_the_optional_part_of_an_assignment_finds_the_recorded_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "book/assignments/planted_features.md").read_text()
+    example = re.search(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert example is not None
+    monkeypatch.chdir(ROOT)
+    exec(example[1], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all("test_next" in line for line in lines)
+    assert sum("robust_0.5" in line for line in lines) == 4

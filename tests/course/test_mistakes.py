@@ -93,9 +93,9 @@ MISTAKES = [
     ),
     (
         "planted_features",
-        "point = (x + change).clamp(0, 1)",  # out of the box
-        "point = x + change",
-        {"q4": 1},
+        "x_robust = rebuilt(robust, x,",  # from the representation that sees the pattern
+        "x_robust = rebuilt(standard, x,",
+        {"q3": 3, "q5": 2},
     ),
     (
         "planted_features",
@@ -106,9 +106,14 @@ MISTAKES = [
 ]
 
 
-def test_every_assignment_has_at_least_two_mistakes():
-    for name in NAMES:
-        assert sum(mistake[0] == name for mistake in MISTAKES) >= 2
+@pytest.mark.parametrize("name", NAMES)
+def test_every_assignment_has_two_mistakes_or_more_and_each_question_stays_whole_in_one(
+    name, releases
+):
+    """So the runs with mistakes also show that another seed takes no points from any question."""
+    losses = [set(mistake[3]) for mistake in MISTAKES if mistake[0] == name]
+    assert len(losses) >= 2
+    assert {q.name for q in releases(name).manifest.questions} & set.intersection(*losses) == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,6 +126,8 @@ def test_the_solution_earns_all_points_and_the_blank_none(name, releases):
 
 @pytest.mark.parametrize(("name", "old", "new", "loses"), MISTAKES)
 def test_a_mistake_loses_exactly_its_points(name, old, new, loses, releases):
+    """With another seed than the release is checked with: neither the grader's nor the student's
+    decides what an answer earns."""
     made = releases(name)
     solution = nbformat.read(str(made.solution), as_version=4)
     manifest = made.manifest
@@ -128,7 +135,7 @@ def test_a_mistake_loses_exactly_its_points(name, old, new, loses, releases):
         nbformat.writes(edited(solution, old, new)),
         made.tests(),
         name=name,
-        seed=manifest.seed,
+        seed=7,
         time_limit=120,
         memory=4,
     )
@@ -136,18 +143,6 @@ def test_a_mistake_loses_exactly_its_points(name, old, new, loses, releases):
     earned = points(manifest, outcome)
     lost = {q.name: q.points() - earned[q.name] for q in manifest.questions}
     assert {name: points for name, points in lost.items() if points} == loses
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_another_seed_gives_the_same_points(name, releases):
-    """The grader's seed is not the student's, and neither decides what the solution earns."""
-    if name == "planted_features":
-        pytest.skip("trains its networks again: the check of the release has the grader's seed")
-    made = releases(name)
-    outcome = judge(
-        made.solution.read_text(), made.tests(), name=name, seed=7, time_limit=120, memory=4
-    )
-    assert sum(points(made.manifest, outcome).values()) == made.manifest.points()
 
 
 @pytest.mark.slow
