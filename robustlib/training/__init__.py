@@ -67,7 +67,8 @@ class Training:
         The checkpoint, for ``zoo.load(name, folder=path.parent)``.
     record : dict
         What NAME.json beside it holds: recipe, three epochs of the log, device, seconds, and
-        accuracy on the test set: clean, attacked by PGD, and certified where that was trained.
+        accuracy on the test set: clean, attacked by PGD, and certified where that was trained; the
+        radius of both is ``recorded_eps``.
     """
 
     path: Path
@@ -147,19 +148,21 @@ def _record(run: Run, recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any
     x, y = recipe.data("test")
     results: dict[str, Any] = {"clean_accuracy": accuracy(run.net, x, y), "test_images": len(x)}
     open_ = torch.ones(len(x), dtype=torch.bool)
+    eps = recipe.recorded_eps or recipe.eps
     if recipe.method == "provable":
         double = copy.deepcopy(run.net).double()
         for bound, crown in (("ibp", 0.0), ("crown_ibp", 1.0)):
-            proved = certified(double, x[open_].double(), y[open_], eps=recipe.eps, crown=crown)
+            proved = certified(double, x[open_].double(), y[open_], eps=eps, crown=crown)
             open_[open_.clone()] = ~proved
             results[f"{bound}_certified_accuracy"] = 1 - float(open_.double().mean())
         results["certified"] = "float64 bounds without rounding outward; verify() gives proofs"
-    if recipe.eps:
+    if eps:
         attacked = x.clone()
         attacked[open_] = pgd(
-            run.net, x[open_], y[open_], eps=recipe.eps, steps=PGD_STEPS, generator=run.generator
+            run.net, x[open_], y[open_], eps=eps, steps=PGD_STEPS, generator=run.generator
         )
-        results |= {"pgd_accuracy": accuracy(run.net, attacked, y), "pgd_steps": PGD_STEPS}
+        results["pgd_accuracy"] = accuracy(run.net, attacked, y)
+        results |= {"pgd_steps": PGD_STEPS, "recorded_eps": eps}
     return {
         "recipe": settings,
         **results,

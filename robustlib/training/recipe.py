@@ -56,6 +56,9 @@ class Recipe:
     ramp : int
         Epochs after ``warm_up`` over which the radius grows from 0 to ``eps``: once an epoch with
         PGD, at every step with bounds.
+    recorded_eps : float
+        Radius at which the finished network is judged, where it was trained for a larger one; 0
+        stands for ``eps``. It decides nothing in the training.
     attack : {"pgd", "fgsm", "r_fgsm"}
         Of the adversarial method: :func:`robustlib.attacks.pgd` from a random start, ``fgsm`` from
         the input, or ``r_fgsm``, a random step and then a gradient step (Tramèr et al. 2018).
@@ -112,6 +115,7 @@ class Recipe:
     warm_up: int = 0
     eps: float = 0.0
     ramp: int = 0
+    recorded_eps: float = 0.0
     attack: str = "pgd"
     attack_steps: int = 7
     clean: float = 0.0
@@ -144,6 +148,7 @@ class Recipe:
         checks.number("momentum", self.momentum, low=0.0, high=1.0)
         checks.number("gain", self.gain, low=0.0, strict=True)
         checks.number("noise", self.noise, low=0.0)
+        checks.number("recorded_eps", self.recorded_eps, low=0.0)
         checks.number("clean", self.clean, low=0.0, high=1.0)
         for source in self.sources:
             if isinstance(source, str):
@@ -192,7 +197,7 @@ class Recipe:
 
         The numbers of a method stand only in the record of a run that follows the method.
         """
-        unused = {"data"} if self.start else {"data", "start"}
+        unused = {"data", "recorded_eps"} if self.start else {"data", "recorded_eps", "start"}
         unused |= {name for name, value in USUAL.items() if getattr(self, name) == value}
         if self.method == "standard":
             unused |= {"eps", "ramp"}

@@ -82,10 +82,11 @@ RECIPES = {
         _mnist(
             "adv_cnn_03",
             method="adversarial",
-            eps=0.3,
-            attack_steps=5,
-            ramp=2,
-            epochs=8,
+            eps=0.32,  # a network is weakest near the end of the radius that it saw
+            recorded_eps=0.3,
+            attack_steps=8,
+            ramp=3,
+            epochs=18,
             learning_rate=2e-3,
             schedule="one_cycle",
             precision="bfloat16",

@@ -107,7 +107,7 @@ NETWORKS = {
         ),
         Info(
             "adv_cnn_03",
-            "adversarially trained at l-inf eps 0.3 (Madry et al. 2018)",
+            "adversarially trained at l-inf eps 0.32, for 0.3 (Madry et al. 2018)",
             "the MNIST network of Madry et al., smaller",
             architectures.strided_cnn,
             (1, 28, 28),

@@ -171,6 +171,21 @@ def test_the_record_says_how_the_network_was_made(whole: Path) -> None:
     assert [row["eps"] for row in log(whole)] == ["0.05", "0.1", "0.1", "0.1", "0.1"]
 
 
+def test_judged_at_another_radius_than_trained_for(
+    whole: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The parameters are the same; fewer images stand at a larger radius, more at a smaller one."""
+    found = {0.1: zoo.checkpoints.read_record(whole, NAME)}
+    for eps in (0.02, 0.2):
+        recipe = dataclasses.replace(RECIPES[NAME], recorded_eps=eps)
+        monkeypatch.setitem(RECIPES, NAME, recipe)
+        found[eps] = training.train(NAME, out=tmp_path / str(eps)).record
+    assert {record["recorded_eps"] for record in found.values()} == found.keys()
+    assert len({record["sha256"] for record in found.values()}) == 1
+    standing = [found[eps]["pgd_accuracy"] for eps in sorted(found)]
+    assert standing[0] > standing[1] > standing[2]
+
+
 @pytest.mark.parametrize("name", ["digits_cnn_ibp", "digits_mlp"])
 def test_a_run_with_examples_held_out(name: str, tmp_path: Path, monkeypatch) -> None:
     """They are judged after every epoch and never trained on; an interruption changes nothing."""
