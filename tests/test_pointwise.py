@@ -469,7 +469,7 @@ def test_the_border_of_a_region() -> None:
     assert rl.min_distortion(valley(1.0, 1.0, -0.1), torch.tensor([0.5]), 1).distance < 0.11
 
 
-@pytest.mark.parametrize("method", ["lp", "lbfgs"])
+@pytest.mark.parametrize("method", ["lp", "cegar", "lbfgs"])
 def test_a_store_makes_the_second_call_free(method: str, tmp_path) -> None:
     module = random_module(2, 4, 12, 4)
     x = torch.rand((8, 4), generator=torch.Generator().manual_seed(0))
@@ -511,3 +511,83 @@ def test_the_baseline_is_an_upper_bound_too() -> None:
     for i in found[:3]:
         exact = rl.min_distortion(module, x[i], int(result.label[i]))
         assert result.rho[i] >= exact.lower - 1e-9
+
+
+def test_cegar_leaves_the_region_for_a_point_that_fools() -> None:
+    """f₁ − f₀ = x − 0.75 + 4 max(x − 0.5, 0): its linear piece at 0.25 is zero at 0.75 only.
+
+    The region of 0.25 ends at 0.5, so it holds no other label. The first program, without the
+    region's row, ends at 0.75, where the network itself has long had the other label.
+    """
+    module = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+    module[0].weight.data, module[0].bias.data = torch.ones(2, 1), torch.tensor([0.0, -0.5])
+    module[2].weight.data = torch.tensor([[0.0, 0.0], [1.0, 4.0]])
+    module[2].bias.data = torch.tensor([0.75, 0.0])
+    x = torch.tensor([[0.25]])
+    assert pointwise_robustness(module, x).status == ["none"]
+    found = pointwise_robustness(module, x, method="cegar")
+    assert found.status == ["found"]
+    assert found.rho[0] == pytest.approx(0.5, abs=1e-9)
+    assert found.iterations[0] <= 2
+    assert_witness_holds(module, x, found, 0)
+    assert pointwise_robustness(module, x, method="cegar", limit=0.49).status == ["none"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cegar_is_an_upper_bound_and_no_farther_than_the_region(seed: int) -> None:
+    """Its programs are relaxations of the region's; its witnesses are those of the network."""
+    module = random_module(seed, 4, 12, 4)
+    x = torch.rand((20, 4), generator=torch.Generator().manual_seed(seed))
+    region = pointwise_robustness(module, x)
+    found = pointwise_robustness(module, x, method="cegar", alpha=STRICT)
+    count = 0
+    for i, status in enumerate(found.status):
+        if status != "found":
+            continue
+        count += 1
+        assert_witness_holds(module, x, found, i)
+        assert found.rho[i] == found.distance[i]
+        assert found.target[i] == int(module.double()(found.witness[i][None]).argmax())
+        module.float()
+        assert found.rho[i] <= region.rho[i] + 1e-4  # what the margin may add
+        if count <= 3:
+            exact = rl.min_distortion(module, x[i], int(found.label[i]))
+            assert found.rho[i] >= exact.lower - 1e-7
+    assert count >= 3
+
+
+def test_cegar_takes_whole_pixels_only() -> None:
+    module = random_module(2, 4, 12, 4)
+    x = whole_pixels(torch.rand((30, 4), generator=torch.Generator().manual_seed(0)), 20).float()
+    result = pointwise_robustness(module, x, method="cegar", pixels=20, limit=5 / 20)
+    found = [i for i, status in enumerate(result.status) if status == "found"]
+    assert found
+    for i in found:
+        point = result.witness[i]
+        assert point.equal(result.rounded[i])
+        assert torch.allclose(20 * point, (20 * point).round(), atol=1e-5)
+        assert result.rho[i] in np.arange(6) / 20
+        assert result.rho[i] == pytest.approx(result.distance[i], abs=1e-7)
+        assert_witness_holds(module, x, result, i)
+
+
+def test_cegar_gives_up_after_five_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 286 rows one at a time may join, so that at most four do."""
+    module = pooled_module(1)
+    x = torch.rand((8, 1, 6, 6), generator=torch.Generator().manual_seed(1))
+    free = pointwise_robustness(module, x, method="cegar", targets="all")
+    monkeypatch.setattr("robustlib.pointwise.cegar.ROWS", 1)
+    few = pointwise_robustness(module, x, method="cegar", targets="all")
+    assert (few.used <= 2 * (2 + 4)).all()
+    assert (free.used > few.used).any()
+
+
+def test_cegar_reports_an_engine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("robustlib.solvers.highs.HighsModel.solve", failing)
+    x = torch.tensor([[0.25]])
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), x, method="cegar")
+    assert result.status == ["undecided"]
+    assert "out of luck" in result.note[0]

@@ -53,12 +53,16 @@ def pointwise_robustness(
     x : Tensor (n, …), one input x* a row, values in ``bounds``.
     targets : which ℓ to try. "second": the second most probable label, as in the paper's
         experiments; "all": every label but f(x*); or (n,) integers, none of them f(x*).
-    method : "lp"; or "lbfgs", the paper's baseline (`robustlib.attacks.lbfgs`, which says what
-        ``alpha`` does there): then form, lazy and solver have no meaning.
+    method : "lp": the optimum in the linear region, as the paper defines it. "cegar": the first
+        optimum of the lazy program that fools the network, in the region or not, as the authors'
+        published program takes it; it gives up after 5 programs. "lbfgs": the paper's baseline
+        (`robustlib.attacks.lbfgs`, which says what ``alpha`` does there). Form, lazy and solver
+        have a meaning for "lp" only.
     bounds : the box of valid inputs, None for the whole space ("lp" only).
     alpha : the margin α in logits. A larger one finds points farther away that survive rounding.
     pixels : the largest grey level, 255: round each witness to whole pixels and say in ``rounded``
-        which survive. x must hold whole pixels over ``pixels`` itself.
+        which survive; "cegar" rounds every point before the network sees it. x must hold whole
+        pixels over ``pixels`` itself.
     limit : look no farther than this; rho is inf beyond. A frequency at ε needs no more than ε.
     form : "reduced": the inputs are the only variables, a row is a gradient; "layered": the paper's
         program, a variable for every value of every layer. Both have the same optimum.
@@ -84,6 +88,12 @@ def pointwise_robustness(
     ρ asks whether the label *changes*, so it knows no true label: at a misclassified x* it is the
     distance to a point that is labeled otherwise, right or wrong. Studies that count a
     misclassified input as not robust set ρ = 0 there.
+
+    "cegar" searches no region to its end. Its points have any label but f(x*), and rho is the
+    distance of the witness, so it is not below ρ either. Not taken over from the published program
+    (https://github.com/microsoft/NeuralNetworkAnalysis): a row that lifts one random pixel by a
+    level, one in a hundred of the active ReLUs' rows at the start, and that it passes over inputs
+    that are misclassified.
 
     Searching one linear region over-estimates: ρ̂ ≥ ρ, so frequencies computed from it are too low.
     A minimum over the closed set {logit[ℓ] ≥ logit[l]} is attained on the tie. The witness
@@ -123,7 +133,7 @@ def pointwise_robustness(
     labels, classes = _labels(exact, x)
     rule, wanted = _targets(targets, labels, classes)
     job = Measurement(
-        module=exact if method == "lp" else net,
+        module=net if method == "lbfgs" else exact,
         input_shape=tuple(x.shape[1:]),
         norm="inf",
         bounds=bounds,
@@ -138,7 +148,7 @@ def pointwise_robustness(
         form=form,
         lazy=bool(lazy),
     )
-    if method == "lp":
+    if method != "lbfgs":
         x = x.detach().to(device="cpu", dtype=torch.float64)
     answers = answer_all(job, x, wanted, workers=workers, dask=dask, store=store, progress=progress)
     return together(answers)

@@ -6,21 +6,22 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustlib.pointwise.baseline import baseline
+from robustlib.pointwise.cegar import refine
 from robustlib.pointwise.result import Answer
 from robustlib.pointwise.search import Problem, Search, nothing
 from robustlib.verification.batch import Job
 from robustlib.verification.plan import Image, Open, Task
 from robustlib.verification.result import WORKER_DIED
 
-METHODS = ("lp", "lbfgs")
-STAGES = {"lp": "exact", "lbfgs": "attack"}  # one input a task, or many
+METHODS = ("lp", "cegar", "lbfgs")
+STAGES = {"lp": "exact", "cegar": "exact", "lbfgs": "attack"}  # one input a task, or many
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Measurement(Job[Answer]):
         return (STAGES[self.method],)
 
     def work(self, task: Task) -> list[Answer | Open]:
-        if self.method == "lp":
+        if self.method != "lbfgs":
             return [self.search(image) for image in task.images]
         assert self.bounds is not None
         x = torch.stack([image.x for image in task.images])
@@ -68,7 +69,8 @@ class Measurement(Job[Answer]):
             "all": range(len(search.frozen.logits)),
             "given": [image.label],
         }
-        return search.run(rules[self.targets])
+        reach = partial(refine, search) if self.method == "cegar" else search.reach
+        return search.run(rules[self.targets], reach)
 
     @cached_property
     def problem(self) -> Problem:

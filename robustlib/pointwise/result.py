@@ -43,8 +43,8 @@ class PointwiseRobustness:
         engine failed, see ``note``.
     rho : (n,) float64. ρ̂(f, x*), the infimum of the l∞ distances from x* to the points of its
         linear region that have the target label; ``inf`` where there is none, NaN where it is
-        undecided. Never below the pointwise robustness ρ, up to the solver's tolerance. By L-BFGS
-        the distance of the witness.
+        undecided. Never below the pointwise robustness ρ, up to the solver's tolerance. By "cegar"
+        and "lbfgs" the distance of the witness.
     nearest : for each input the optimum of the linear program, or None. Without a margin α it lies
         on the tie, so its label is a matter of rounding.
     witness : for each input an adversarial example in float64: inside ``bounds``, and given the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -76,17 +76,21 @@ class Search:
         order = np.argsort(-self.frozen.logits, kind="stable")
         self.label, self.second = int(order[0]), int(order[1])
 
-    def run(self, targets: Sequence[int] | None) -> Answer:
+    def run(
+        self, targets: Sequence[int] | None, reach: Callable[[int, float], Answer] | None = None
+    ) -> Answer:
         """The nearest of ``targets``; None for the second most probable label.
 
+        ``reach`` searches for one of them, by default the optimum in the linear region of x*.
         Undecided if one target is, since that one might be the nearest.
         """
+        reach = reach or self.reach
         start = time.perf_counter()
         tried = [self.second] if targets is None else [j for j in targets if j != self.label]
         best = nothing(self.label)
         iterations = used = constraints = 0
         for target in tried:
-            found = self.reach(target, min(best.rho, self.problem.limit))
+            found = reach(target, min(best.rho, self.problem.limit))
             iterations += found.iterations
             used += found.used
             constraints += found.constraints

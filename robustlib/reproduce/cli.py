@@ -230,7 +230,9 @@ def _measure(commands: argparse._SubParsersAction) -> None:
         "robustlib measure --network lenet --dataset mnist --n 1000 --out rho.csv",
     )
     made.add_argument(
-        "--method", default="lp", help="lp, or lbfgs: the paper's baseline (default lp)"
+        "--method",
+        default="lp",
+        help="lp; cegar: the authors' program; lbfgs: the paper's baseline (default lp)",
     )
     made.add_argument(
         "--targets",

@@ -176,7 +176,8 @@ class NearestPoint:
         )
         self._model = _model(empty)
         self._rows, self._limits, self._scale = np.zeros((0, n)), np.zeros(0), np.zeros(0)
-        self._add(rows, limits)
+        self.solves = self.added = 0
+        self.add(rows, limits)
         self._radius = 0.0  # proved: nothing nearer satisfies the rows that are there
         self._radius = max(
             (self.reach(row, limit) for row, limit in zip(self._rows, self._limits, strict=True)),
@@ -210,8 +211,7 @@ class NearestPoint:
             grown = self._grow(solution.duals) if violation > TOLERANCE else False
             matrix, limits = self._more(x)
             if len(limits):
-                self.added += len(limits)
-                self._add(np.asarray(matrix.todense()), limits)
+                self.add(np.asarray(matrix.todense()), limits)
             elif not grown:
                 if violation > STUCK:
                     raise SolverError(f"solver='highs' is stuck at a violation of {violation:.2g}.")
@@ -250,7 +250,8 @@ class NearestPoint:
         self._radius = max(self._radius, radius)
         return grown
 
-    def _add(self, rows: np.ndarray, limits: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, limits: np.ndarray) -> None:
+        """From now on x has to satisfy rows · x ≤ limits too."""
         length = np.abs(rows).sum(axis=1)
         scale = 1.0 / np.where(length > 0, length, 1.0)  # a row 0 · x ≤ −1 has to stay
         rows, limits = rows * scale[:, None], limits * scale
@@ -262,6 +263,7 @@ class NearestPoint:
         self._rows = np.vstack([self._rows, rows])
         self._limits = np.append(self._limits, limits)
         self._scale = np.append(self._scale, scale)
+        self.added += len(rows)
 
 
 def _model(program: Program) -> HighsModel:

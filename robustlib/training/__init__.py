@@ -7,8 +7,9 @@ adversarial               ``method="adversarial"``, ``attack="pgd"``, ``"fgsm"``
                           ``"r_fgsm"``; with a share ``clean=`` of the clean loss
 ensemble adversarial      the same with ``sources=``, networks that are attacked in its place
 provable                  ``method="provable"``: IBP and CROWN-IBP
-on from a network         ``start=``; `fine_tune` on adversarial examples in rounds, `sparsify`
-                          after pruning
+on from a network         ``start=``; with adversarial examples of earlier networks
+                          ``examples=``, of any attack in rounds `fine_tune`; `sparsify` after
+                          pruning
 ========================= =================================================================
 """
 
@@ -26,6 +27,7 @@ from torch import nn
 
 from robustlib import checks
 from robustlib.attacks import pgd
+from robustlib.training.examples import Examples
 from robustlib.training.fine_tuning import FineTuned, fine_tune
 from robustlib.training.fit import Fitted, Progress, finish, fit, settings_of, start
 from robustlib.training.loop import accuracy, certified
@@ -39,6 +41,7 @@ from robustlib.zoo import info as zoo_info
 
 __all__ = [
     "RECIPES",
+    "Examples",
     "FineTuned",
     "Fitted",
     "Progress",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlib import checks, zoo
+from robustlib.training.examples import Examples
 from robustlib.zoo import architectures
 
 METHODS = ("standard", "adversarial", "provable")
@@ -84,6 +85,8 @@ class Recipe:
         standard method, without a cut to [0, 1].
     mirror : bool
         Turn every image left to right with probability ½.
+    examples : Examples, optional
+        Adversarial examples of earlier networks that join the training set (Bastani et al. 2016).
     shift : int
         Move every image by up to so many pixels down or up and right or left, zeros coming in.
     l1, weight_decay : float
@@ -120,6 +123,7 @@ class Recipe:
     attack_steps: int = 7
     clean: float = 0.0
     sources: tuple[str | nn.Module, ...] = ()
+    examples: Examples | None = None
     kappa: tuple[float, float] = (1.0, 0.5)
     beta: tuple[float, float] = (1.0, 0.0)
     crown_targets: int = 9
@@ -183,14 +187,18 @@ class Recipe:
         return tuple(zoo.load(s) if isinstance(s, str) else s for s in self.sources)
 
     def training_sets(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The training split in two: what is trained on, and what is held out."""
+        """What is trained on, with the examples that join it, and what is held out."""
         x, y = self.data("train")
         if self.held_out >= len(x):
             raise ValueError(
                 f"held_out={self.held_out} leaves none of the {len(x)} examples to train on."
             )
         cut = len(x) - self.held_out
-        return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+        inputs, labels = x[:cut], y[:cut]
+        if self.examples:
+            points, theirs = self.examples.found(inputs, labels, self.seed)
+            inputs, labels = torch.cat([inputs, points]), torch.cat([labels, theirs])
+        return (inputs, labels), (x[cut:], y[cut:])
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome, as it is recorded beside the checkpoint.
@@ -206,6 +214,7 @@ class Recipe:
         if self.method != "provable":
             unused |= {"kappa", "beta", "crown_targets"}
         rows = {row.name: getattr(self, row.name) for row in dataclasses.fields(self)}
+        rows["examples"] = self.examples and self.examples.settings()
         rows["sources"] = tuple(s if isinstance(s, str) else _marks(s) for s in self.sources)
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -222,6 +231,7 @@ USUAL: dict[str, Any] = {  # recorded only where they differ, so that old record
     "attack": "pgd",
     "clean": 0.0,
     "sources": (),
+    "examples": None,
     "noise": 0.0,
     "shift": 0,
     "precision": "float32",

@@ -164,6 +164,22 @@ NETWORKS = {
         ),
         *(
             Info(
+                f"lenet_{method}_{rounds}",
+                f"Caffe's LeNet, fine-tuned on examples of {text}, round {rounds}",
+                f"LeNet ({paper}, T = {rounds})",
+                architectures.lenet,
+                (1, 28, 28),
+                10,
+                "mnist",
+            )
+            for method, text, paper in (
+                ("cegar", "the authors' linear programs", "Our Algo."),
+                ("lbfgs", "L-BFGS-B", "Baseline"),
+            )
+            for rounds in (1, 2)
+        ),
+        *(
+            Info(
                 name,
                 f"nine layers of convolutions, width {width}, trained on clean images only",
                 f"NiN (original){text}",
