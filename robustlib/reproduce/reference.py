@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from robustlib.reproduce.notebooks import (
     BookError,
@@ -59,25 +60,31 @@ def record_run(chapter: Chapter, profile: str) -> Path:
     source = load_source(chapter)
     if executed is None or not same_code(source, executed):
         raise BookError(f"{chapter.name}: there is no finished run of the present code.")
-    result = with_outputs(source, executed)
-    quick = last_seconds(chapter, "quick")
-    if quick is not None:
-        result.metadata["robustlib"]["quick_seconds"] = quick
-    write_notebook(chapter.recorded, result)
+    write_notebook(chapter.recorded, _timed(chapter, with_outputs(source, executed)))
     return chapter.recorded
 
 
 def renew_prose(chapter: Chapter) -> bool:
-    """Take changed prose of a source over into its recorded run; nothing is executed.
+    """Take changed prose, and the time of a quick run here, over into the recorded run.
 
-    Returns whether the recorded run changed. Raises `BookError` where the code differs.
+    Nothing is executed. Returns whether the recorded run changed. Raises `BookError` where the
+    code differs.
     """
     problem = stale(chapter)
     if problem:
         raise BookError(problem)
     recorded = read(chapter.recorded)
-    renewed = with_outputs(load_source(chapter), recorded)
+    renewed = _timed(chapter, with_outputs(load_source(chapter), recorded))
     if renewed == recorded:
         return False
     write_notebook(chapter.recorded, renewed)
     return True
+
+
+def _timed(chapter: Chapter, notebook: Any) -> Any:
+    """The notebook, to be recorded, with the time that the chapter takes at profile quick."""
+    quick = last_seconds(chapter, "quick")
+    if quick is not None:
+        about = notebook.metadata["robustlib"]
+        notebook.metadata["robustlib"] = {**about, "quick_seconds": quick}
+    return notebook

@@ -116,6 +116,20 @@ def test_prose_is_renewed_without_a_run_and_code_is_not(finished, edit):
         renew_prose(one)
 
 
+def test_renewed_prose_takes_the_time_of_the_last_quick_run_here(finished):
+    one = chapter(finished, "toys/sum")
+    before = read(one.recorded)
+    renew_prose(one)
+    executed = read(one.executed("quick"))
+    executed.metadata["robustlib"]["seconds"] = 12.5
+    notebooks.write_notebook(one.executed("quick"), executed)
+    assert renew_prose(one)
+    after = read(one.recorded)
+    assert after.metadata["robustlib"].pop("quick_seconds") == 12.5
+    before.metadata["robustlib"].pop("quick_seconds")
+    assert after == before
+
+
 def test_a_source_without_the_parameters_is_refused_by_name(sources, edit):
     edit(sources / "notebooks" / "toys" / "sum.md", "seed = 0", "other = 0")
     with pytest.raises(BookError, match="toys/sum: no parameter seed"):
