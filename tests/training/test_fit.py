@@ -16,6 +16,7 @@ from robustlib.training.inputs import shifted
 from robustlib.training.loop import accuracy
 from robustlib.zoo import architectures
 from robustlib.zoo.checkpoints import CheckpointError
+from tests.interruption import Stop, stop_at
 
 EPS = 0.1
 PLAIN = Recipe("plain", data.digits, epochs=6, batch=32)
@@ -32,18 +33,6 @@ def trained(recipe: Recipe) -> nn.Sequential:
 
 def same(one: nn.Module, two: nn.Module) -> bool:
     return all(map(torch.equal, one.parameters(), two.parameters()))
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(epoch: int) -> training.Progress:
-    def progress(done: int, total: int, text: str) -> None:
-        if done == epoch:
-            raise Stop
-
-    return progress
 
 
 @pytest.fixture(scope="module")

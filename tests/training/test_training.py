@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from robustlib import data, training, zoo
 from robustlib.training import RECIPES
+from tests.interruption import Stop, stop_at
 from tests.zoo.test_zoo import UNTRAINED
 
 NAME = "digits_mlp"
@@ -27,18 +28,6 @@ SHORT = {"epochs": 5, "ramp": 2, "attack_steps": 2}
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe of digits_mlp, shortened to a fraction of a second."""
     monkeypatch.setitem(RECIPES, NAME, dataclasses.replace(RECIPES[NAME], **SHORT))
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(epoch: int) -> training.Progress:
-    def progress(done: int, total: int, text: str) -> None:
-        if done == epoch:
-            raise Stop
-
-    return progress
 
 
 def log(folder: Path) -> list[dict[str, str]]:
