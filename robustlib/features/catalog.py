@@ -25,7 +25,7 @@ def mislabeled(name: str, recipe: str, eps: float) -> Experiment:
     Each step is along the gradient at a moved copy: the student sees moved images.
     """
     build = {"eps": eps, "steps": 10, "step_size": eps / 5, "copies": 1, "reach": 4, **FAST}
-    return Row(name, STUDENT, 25_000, recipe, "standard", build, attack=False)
+    return Row(name, STUDENT, 45_000, recipe, "standard", build, attack=False)
 
 
 CORE = {
@@ -75,6 +75,8 @@ EXTRA = {
             name="nonrobust_dataset_noise",
             build={**CORE["nonrobust_dataset"].build, "start": "noise"},
         ),
+        # The other norm: adversarial training in l∞.
+        Row("robust_inf", replace(ROBUST, eps=4 / 255, norm="inf")),
         # What whitening does: the students without it.
         *(
             replace(CORE[name], name=f"{name}_raw", student=replace(STUDENT, whiten=False))

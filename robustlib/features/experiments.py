@@ -140,7 +140,8 @@ def _run(
             return record
     wall, cpu = time.time(), time.process_time()
     x, y, about = _data_set(experiment, seed, place, table, say)
-    built = time.process_time() - cpu
+    # A set may have been there already, or have been gone on with: it says what it took.
+    built = about.get("cpu_seconds", time.process_time() - cpu)
     state = place.work / f"{experiment.name}-{seed}.state"
     net, log = fit(
         place.architectures[experiment.architecture],
@@ -213,7 +214,7 @@ def settings_of(
     attack: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """All settings that decide the outcome, the teacher's included."""
-    settings = asdict(experiment)
+    settings = {**asdict(experiment), "student": experiment.student.settings()}
     settings["attack_settings"] = dict(ATTACK if attack is None else attack)
     if experiment.teacher:
         settings["teacher"] = settings_of(table[experiment.teacher], table, attack)
@@ -268,18 +269,25 @@ def _data_set(
     build = dict(experiment.build)
     if "keep" in build:
         build["keep"] = [network(place, table[name], seed) for name in build["keep"]]
-    folder = RECIPES[experiment.recipe](
+    folder = place.work / f"{_first_of_set(experiment, table)}-{seed}"
+    cost = folder.with_suffix(".cpu_seconds")  # beside it: equal settings give equal sets
+    spent = float(cost.read_text()) if cost.exists() else 0.0
+    began = time.process_time()
+    RECIPES[experiment.recipe](
         teacher,
         x,
         y,
-        place.work / f"{_first_of_set(experiment, table)}-{seed}",
+        folder,
         seed=seed,
         progress=lambda done, total, text: say(f"{experiment.name}: {done}/{total} images"),
         **build,
     )
+    if not cost.exists():
+        spent = time.process_time() - began
+        write_whole(cost, f"{spent:.1f}\n".encode())
     x, y, about = files.load(folder)
     kept = ("recipe", "images", "settings", "report")
-    return x, y, {key: about[key] for key in kept}
+    return x, y, {**{key: about[key] for key in kept}, "cpu_seconds": round(spent, 1)}
 
 
 def seed_of(experiment: Experiment, seed: int) -> int:

@@ -96,6 +96,7 @@ EXPERIMENTS = {**CORE, **EXTRA}
 SIZES: dict[str, dict[str, Any]] = {  # of the studies
     "pgd_steps": {"steps": [1, 2, 5, 10, 50], "images": 100},
     "reduced_precision": {"steps": [1, 10, 50], "images": 100},
+    "carlini": {"images": 50, "steps": 40, "searches": 3},
     "norms": {"images": 100, "steps": 5},
     "robust_train_test": {"images": 100},
     "transfer": {"images": 200},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustlib import checks
-from robustlib.attacks import pgd
+from robustlib.attacks import carlini_wagner, pgd
 from robustlib.features.descent import Representation, logits
 from robustlib.features.networks import folded
 from robustlib.features.training import predictions
@@ -94,6 +96,28 @@ def robust_accuracy(
     )
     right = (predictions(net, x) == y) & (predictions(net, attacked) == y)
     return proportion(int(right.sum()), len(x))
+
+
+def nearest_accuracy(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    radii: Sequence[float],
+    steps: int,
+    searches: int,
+    weight: float = 1.0,
+) -> list[Estimate]:
+    """Robust accuracy at each of ``radii`` by :func:`robustlib.attacks.carlini_wagner` in l2.
+
+    This attack has no radius: it looks for the nearest adversarial example of each image, and an
+    image stands at every radius that is smaller. An upper bound again, in float32.
+    """
+    judged = _Reduced(folded(net), torch.float32)
+    points = carlini_wagner(judged, x, y, steps=steps, searches=searches, weight=weight)
+    away = (points - x).flatten(1).norm(dim=1)
+    fooled = predictions(judged, points) != y  # a wrong label at x itself is at distance 0
+    return [proportion(int((~fooled | (away > eps)).sum()), len(x)) for eps in radii]
 
 
 def transfer_rate(

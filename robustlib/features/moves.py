@@ -1,4 +1,4 @@
-"""Random shifts and flips of images, and their adjoints.
+"""Random shifts and flips of images, their adjoints, and blur.
 
 A targeted perturbation of a network with strides does not survive a shift by one pixel, so a
 student that is trained with augmentation never sees it. An attack that averages its gradient over
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 
 def draw(n: int, reach: int, generator: Generator) -> Tensor:
@@ -50,6 +51,20 @@ def adjoint(g: Tensor, moves: Tensor) -> Tensor:
     for old, new, (down, right, flip) in zip(image, moved, moves.tolist(), strict=True):
         _shift(old[:, ::-1] if flip else old, new, -down, -right)
     return torch.from_numpy(moved).to(g.device).permute(0, 3, 1, 2)
+
+
+def blur(x: Tensor) -> Tensor:
+    """Each image (n, C, H, W) averaged over 3×3 pixels, weighted 1, 2, 1 along both axes.
+
+    Beyond the border stands the nearest pixel.
+
+    Examples
+    --------
+    >>> blur(torch.tensor([[[[0.0, 4.0, 0.0, 0.0]]]])).flatten().tolist()
+    [1.0, 2.0, 1.0, 0.0]
+    """
+    wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)
 
 
 def _shift(old: np.ndarray, new: np.ndarray, down: int, right: int) -> None:

@@ -96,6 +96,23 @@ def pgd_steps(
     ]
 
 
+def carlini(
+    place: Place,
+    seed: int,
+    table: Table,
+    *,
+    images: int = 200,
+    steps: int = 300,
+    searches: int = 5,
+) -> list[Row]:
+    """Figure 8, its second attack: the same network under Carlini and Wagner's, in l2."""
+    net = network(place, table["robust_dataset"], seed)
+    x, y = (part[:images] for part in place.test)
+    found = measure.nearest_accuracy(net, x, y, radii=RADII["2"], steps=steps, searches=searches)
+    about = {"steps": steps, "searches": searches}
+    return [{**about, "eps": eps} | as_row(one) for eps, one in zip(RADII["2"], found, strict=True)]
+
+
 def norms(
     place: Place,
     seed: int,
@@ -156,15 +173,12 @@ def transfer(
 
     The attack uses all its steps: an example that only just fools its source fools few others.
     """
-    row = table["standard"]
-    source, kind = network(place, row, seed), PRECISIONS[row.student.precision]
+    source = network(place, table["standard"], seed)
     x, y = (part[:images] for part in place.test)
     next_label = (y + 1) % place.classes
     attacks = {
         f"{how}_{eps:g}": (
-            measure.adversarial(
-                source, x, y, eps=eps, targets=wanted, precision=kind, early_stop=False
-            ),
+            measure.adversarial(source, x, y, eps=eps, targets=wanted, early_stop=False),
             wanted,
         )
         for eps in (0.5, 1.0)
@@ -228,10 +242,10 @@ def feature_usefulness(
     x, y = (part[:images] for part in place.test)
     rows = []
     for name in TEACHERS:
-        net, precision = network(place, table[name], seed), table[name].student.precision
+        net = network(place, table[name], seed)
         for eps in (0.25, 0.5):
             rho, gamma, label = robust_usefulness(
-                net, x, y, eps=eps, which=range(features), steps=steps, precision=precision
+                net, x, y, eps=eps, which=range(features), steps=steps
             )
             for k in range(features):
                 rows.append(
@@ -284,6 +298,7 @@ STUDIES: dict[str, Study] = {
         functools.partial(pgd_steps, steps=(1, 2, 5, 10, 20, 50, 100, 500), precision="bfloat16"),
         lambda table: ["robust_dataset"],
     ),
+    "carlini": Study(carlini, lambda table: ["robust_dataset"]),
     "norms": Study(norms, judged_in_norms),
     "robust_train_test": Study(robust_train_test, lambda table: ["robust_dataset"]),
     "transfer": Study(transfer, lambda table: ["standard", *targets_of(table)]),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from robustlib import checks
 from robustlib.features import moves
@@ -49,6 +50,13 @@ class Schedule:
         Learn the first convolution in the coordinates in which patches of ``x`` are white
         (:class:`robustlib.features.whitening.Whitening`): fine patterns, which vary little, are
         then learned as fast as coarse ones.
+    blur : float
+        Blur each image with this probability (:func:`robustlib.features.moves.blur`). A student of
+        D̂_rand or D̂_det meets perturbed images only; at a large radius it then takes ordinary ones
+        for a class of their own. Blurred, a perturbation is weaker, and its label still holds.
+    average : float
+        The network that is returned is the mean of those after each of the last steps, of this
+        share of all (:class:`torch.optim.swa_utils.AveragedModel`); 0 returns the last one.
     precision : {"float32", "bfloat16"}
     """
 
@@ -63,12 +71,16 @@ class Schedule:
     ramp: float = 0.0
     attack_steps: int = 1
     whiten: bool = False
+    blur: float = 0.0
+    average: float = 0.0
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         checks.count("epochs", self.epochs)
         checks.count("batch", self.batch, low=2)
         checks.number("rate", self.rate, low=0.0, strict=True)
+        checks.number("blur", self.blur, low=0.0, high=1.0)
+        checks.number("average", self.average, low=0.0, high=1.0)
         checks.eps(self.eps)
         checks.count("attack_steps", self.attack_steps)
         checks.choice("norm", self.norm, NORMS)
@@ -81,6 +93,11 @@ class Schedule:
     def eps_at(self, done: float) -> float:
         """The radius when the share ``done`` of all steps is done."""
         return self.eps * min(1.0, done / self.ramp if self.ramp else 1.0)
+
+    def settings(self) -> dict[str, Any]:
+        """As it is recorded; what joined later only where it is used, so that old records hold."""
+        unused = [name for name in ("blur", "average") if not getattr(self, name)]
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -131,14 +148,16 @@ def fit(
         net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=schedule.decay
     )
     run = Run(net, optimizer, Generator().manual_seed(seed + 1), log=[])  # type: ignore[arg-type]
-    settings: dict[str, Any] = {**asdict(schedule), "seed": seed, "images": len(x)}
+    if schedule.average:
+        run.average = AveragedModel(net, use_buffers=True)
+    settings: dict[str, Any] = {**schedule.settings(), "seed": seed, "images": len(x)}
     if state is not None:
         run.restore(state, settings)
     for epoch in range(len(run.log), schedule.epochs):
         began = time.process_time()
         row: dict[str, float] = {"epoch": epoch + 1, **_epoch(run, x, y, schedule, epoch, white)}
         net.eval()
-        frozen = folded(net)
+        frozen = folded(run.result)
         for name, (inputs, labels) in (watch or {}).items():
             row[name] = accuracy(frozen, inputs, labels, PRECISIONS[schedule.precision])
         net.train()
@@ -148,7 +167,7 @@ def fit(
             run.save(state, settings)
         if progress:
             progress(epoch + 1, schedule.epochs, f"loss {row['loss']:.3f}")
-    return net.eval(), run.log
+    return run.result.eval(), run.log
 
 
 def _epoch(
@@ -166,6 +185,9 @@ def _epoch(
         inputs, labels = x[rows].contiguous(memory_format=torch.channels_last), y[rows]
         if schedule.reach is not None:
             inputs = moves.move(inputs, moves.draw(len(rows), schedule.reach, run.generator))
+        if schedule.blur:
+            some = torch.rand(len(rows), generator=run.generator) < schedule.blur
+            inputs[some] = moves.blur(inputs[some])
         if schedule.eps:
             eps = schedule.eps_at(done)
             inputs = _worst(net, inputs, labels, eps, schedule, run.generator)
@@ -176,6 +198,8 @@ def _epoch(
         if white:
             white.gradient()
         run.optimizer.step()
+        if run.average and done > 1 - schedule.average:
+            run.average.update_parameters(net)
         loss_sum += float(loss.detach()) * len(rows)
         correct += int((out.argmax(1) == labels).sum())
         seen += len(rows)

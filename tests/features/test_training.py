@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,55 @@ def test_equal_seeds_give_equal_networks_whatever_the_global_state() -> None:
     assert not one.training
 
 
+AVERAGED = Schedule(epochs=3, batch=32, blur=0.5, average=0.6)
+
+
+@pytest.mark.parametrize("schedule", [SHORT, AVERAGED])
 @pytest.mark.parametrize("stop", [1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_network(tmp_path: Path, stop: int) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_network(
+    tmp_path: Path, stop: int, schedule: Schedule
+) -> None:
     with pytest.raises(Stop):
-        run(tmp_path / "state", stop)
-    resumed, log = run(tmp_path / "state")
+        run(tmp_path / "state", stop, schedule)
+    resumed, log = run(tmp_path / "state", schedule=schedule)
     assert len(log) == 3
-    assert equal(resumed, run()[0])
+    assert equal(resumed, run(schedule=schedule)[0])
+
+
+def test_the_average_is_the_mean_over_the_last_steps() -> None:
+    last, _ = run(schedule=dataclasses.replace(AVERAGED, average=0.0))
+    mean, _ = run(schedule=AVERAGED)
+    one_step, _ = run(schedule=dataclasses.replace(AVERAGED, average=1 / 12))
+    assert not equal(last, mean)
+    assert equal(last, one_step), "the mean over one step is that step's network"
+
+
+def test_what_a_schedule_does_not_use_is_not_recorded() -> None:
+    assert "blur" not in SHORT.settings()
+    assert "average" not in SHORT.settings()
+    used = AVERAGED.settings()
+    assert (used["blur"], used["average"]) == (0.5, 0.6)
+
+
+def test_blur_weighs_one_two_one_and_keeps_constant_images() -> None:
+    x = torch.rand(2, 3, 5, 7)
+    wide = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    row = torch.tensor([0.25, 0.5, 0.25])
+    kernel = (row[:, None] * row).expand(3, 1, 3, 3)
+    assert torch.allclose(moves.blur(x), nn.functional.conv2d(wide, kernel, groups=3), atol=1e-6)
+    assert torch.allclose(moves.blur(torch.full((1, 1, 4, 4), 0.3)), torch.full((1, 1, 4, 4), 0.3))
+
+
+def test_the_share_of_blurred_images_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counting(x: torch.Tensor) -> torch.Tensor:
+        counts.append(len(x))
+        return x
+
+    monkeypatch.setattr(moves, "blur", counting)
+    run(schedule=AVERAGED)
+    assert 0.35 < sum(counts) / (3 * 128) < 0.65
 
 
 @pytest.mark.parametrize(
@@ -68,7 +111,16 @@ def test_every_kind_of_training_lowers_the_loss(change: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize(
-    "bad", [{"epochs": 0}, {"batch": 1}, {"rate": 0.0}, {"eps": -1.0}, {"norm": "1"}]
+    "bad",
+    [
+        {"epochs": 0},
+        {"batch": 1},
+        {"rate": 0.0},
+        {"eps": -1.0},
+        {"norm": "1"},
+        {"blur": 1.1},
+        {"average": -0.1},
+    ],
 )
 def test_bad_schedules_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
