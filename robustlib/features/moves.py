@@ -53,18 +53,21 @@ def adjoint(g: Tensor, moves: Tensor) -> Tensor:
     return torch.from_numpy(moved).to(g.device).permute(0, 3, 1, 2)
 
 
-def blur(x: Tensor) -> Tensor:
-    """Each image (n, C, H, W) averaged over 3×3 pixels, weighted 1, 2, 1 along both axes.
+def blur(x: Tensor, amount: Tensor) -> Tensor:
+    """Each image (n, C, H, W) led toward its average over 3×3 pixels, weights 1, 2, 1 both ways.
 
-    Beyond the border stands the nearest pixel.
+    ``amount`` (n,) says how far: 0 keeps an image, 1 gives the average. Beyond the border stands
+    the nearest pixel.
 
     Examples
     --------
-    >>> blur(torch.tensor([[[[0.0, 4.0, 0.0, 0.0]]]])).flatten().tolist()
-    [1.0, 2.0, 1.0, 0.0]
+    >>> x = torch.tensor([[[[0.0, 4.0, 0.0, 0.0]]]])
+    >>> blur(x, torch.ones(1)).flatten().tolist(), blur(x, torch.zeros(1)).flatten().tolist()
+    ([1.0, 2.0, 1.0, 0.0], [0.0, 4.0, 0.0, 0.0])
     """
     wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)
+    smooth = F.avg_pool2d(F.avg_pool2d(wide, 2, stride=1), 2, stride=1)
+    return x + amount.view(-1, 1, 1, 1) * (smooth - x)
 
 
 def _shift(old: np.ndarray, new: np.ndarray, down: int, right: int) -> None:

@@ -51,9 +51,10 @@ class Schedule:
         (:class:`robustlib.features.whitening.Whitening`): fine patterns, which vary little, are
         then learned as fast as coarse ones.
     blur : float
-        Blur each image with this probability (:func:`robustlib.features.moves.blur`). A student of
-        D̂_rand or D̂_det meets perturbed images only; at a large radius it then takes ordinary ones
-        for a class of their own. Blurred, a perturbation is weaker, and its label still holds.
+        Blur each image with this probability, by a random amount
+        (:func:`robustlib.features.moves.blur`). A student of D̂_rand meets perturbed images only,
+        and a perturbation of large radius is stronger than what an ordinary image has of the same
+        features. Blurred, it is weaker, and its label still holds.
     average : float
         The network that is returned is the mean of those after each of the last steps, of this
         share of all (:class:`torch.optim.swa_utils.AveragedModel`); 0 returns the last one.
@@ -186,8 +187,9 @@ def _epoch(
         if schedule.reach is not None:
             inputs = moves.move(inputs, moves.draw(len(rows), schedule.reach, run.generator))
         if schedule.blur:
-            some = torch.rand(len(rows), generator=run.generator) < schedule.blur
-            inputs[some] = moves.blur(inputs[some])
+            chosen = torch.rand(len(rows), generator=run.generator) < schedule.blur
+            amount = torch.rand(len(rows), generator=run.generator)
+            inputs = moves.blur(inputs, amount * chosen)
         if schedule.eps:
             eps = schedule.eps_at(done)
             inputs = _worst(net, inputs, labels, eps, schedule, run.generator)

@@ -85,20 +85,27 @@ def test_blur_weighs_one_two_one_and_keeps_constant_images() -> None:
     wide = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
     row = torch.tensor([0.25, 0.5, 0.25])
     kernel = (row[:, None] * row).expand(3, 1, 3, 3)
-    assert torch.allclose(moves.blur(x), nn.functional.conv2d(wide, kernel, groups=3), atol=1e-6)
-    assert torch.allclose(moves.blur(torch.full((1, 1, 4, 4), 0.3)), torch.full((1, 1, 4, 4), 0.3))
+    smooth = nn.functional.conv2d(wide, kernel, groups=3)
+    for amount in (0.0, 0.3, 1.0):
+        wanted = (1 - amount) * x + amount * smooth
+        assert torch.allclose(moves.blur(x, torch.full((2,), amount)), wanted, atol=1e-6)
+    same = torch.full((1, 1, 4, 4), 0.3)
+    assert torch.allclose(moves.blur(same, torch.ones(1)), same)
 
 
 def test_the_share_of_blurred_images_is_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
+    amounts: list[torch.Tensor] = []
 
-    def counting(x: torch.Tensor) -> torch.Tensor:
-        counts.append(len(x))
+    def remember(x: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+        amounts.append(amount)
         return x
 
-    monkeypatch.setattr(moves, "blur", counting)
+    monkeypatch.setattr(moves, "blur", remember)
     run(schedule=AVERAGED)
-    assert 0.35 < sum(counts) / (3 * 128) < 0.65
+    drawn = torch.cat(amounts)
+    assert len(drawn) == 3 * 128
+    assert 0.4 < (drawn > 0).float().mean() < 0.6
+    assert 0.4 < drawn[drawn > 0].mean() < 0.6
 
 
 @pytest.mark.parametrize(
