@@ -15,17 +15,18 @@ from robustlib.features.training import Schedule
 STANDARD = Schedule(epochs=8, precision="bfloat16")
 ROBUST = Schedule(epochs=6, reach=0, eps=0.5, precision="bfloat16")
 STUDENT = replace(STANDARD, rate=0.2, whiten=True)
+WRONG = replace(STUDENT, average=0.5)
 FAST: dict[str, Any] = {"precision": "bfloat16", "part": 1024}
 Row = functools.partial(Experiment, architecture="pooled_resnet")
 
 
-def mislabeled(name: str, recipe: str, eps: float) -> Experiment:
+def mislabeled(name: str, recipe: str, eps: float, **student: Any) -> Experiment:
     """A student on D̂_rand or D̂_det of the standard network.
 
     Each step is along the gradient at a moved copy: the student sees moved images.
     """
     build = {"eps": eps, "steps": 10, "step_size": eps / 5, "copies": 1, "reach": 4, **FAST}
-    return Row(name, STUDENT, 45_000, recipe, "standard", build, attack=False)
+    return Row(name, replace(WRONG, **student), 45_000, recipe, "standard", build, attack=False)
 
 
 CORE = {
@@ -49,10 +50,10 @@ CORE = {
             "standard",
             {"steps": 16, "step_size": 0.45, "decay": True, **FAST},
         ),
-        mislabeled("mislabeled_random_1", "random", 1.0),
+        mislabeled("mislabeled_random_1", "random", 1.0, blur=0.6),
         mislabeled("mislabeled_random", "random", 0.5),
-        mislabeled("mislabeled_deterministic_1", "deterministic", 1.0),
-        mislabeled("mislabeled_deterministic", "deterministic", 0.5),
+        mislabeled("mislabeled_deterministic_1", "deterministic", 1.0, epochs=6),
+        mislabeled("mislabeled_deterministic", "deterministic", 0.5, epochs=6),
         Row("random_labels", replace(STUDENT, epochs=3), 25_000, labels="random", attack=False),
     )
 }
@@ -79,7 +80,7 @@ EXTRA = {
         Row("robust_inf", replace(ROBUST, eps=4 / 255, norm="inf")),
         # What whitening does: the students without it.
         *(
-            replace(CORE[name], name=f"{name}_raw", student=replace(STUDENT, whiten=False))
+            replace(CORE[name], name=f"{name}_raw", student=replace(WRONG, whiten=False))
             for name in ("mislabeled_deterministic", "mislabeled_random")
         ),
         # Table 9, and Goh's question how much of the wrong labels robust features can tell.
