@@ -80,7 +80,9 @@ EXTRA = {
         Row("robust_inf", replace(ROBUST, eps=4 / 255, norm="inf")),
         # What whitening does: the students without it.
         *(
-            replace(CORE[name], name=f"{name}_raw", student=replace(WRONG, whiten=False))
+            replace(
+                CORE[name], name=f"{name}_raw", student=replace(CORE[name].student, whiten=False)
+            )
             for name in ("mislabeled_deterministic", "mislabeled_random")
         ),
         # Table 9, and Goh's question how much of the wrong labels robust features can tell.
