@@ -52,7 +52,7 @@ CORE = {
         ),
         mislabeled("mislabeled_random_1", "random", 1.0, blur=0.6),
         mislabeled("mislabeled_random", "random", 0.5),
-        mislabeled("mislabeled_deterministic_1", "deterministic", 1.0, epochs=6),
+        mislabeled("mislabeled_deterministic_1", "deterministic", 1.0, epochs=6, blur=0.3),
         mislabeled("mislabeled_deterministic", "deterministic", 0.5, epochs=6),
         Row("random_labels", replace(STUDENT, epochs=3), 25_000, labels="random", attack=False),
     )
