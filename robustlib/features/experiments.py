@@ -140,7 +140,7 @@ def _run(
             return record
     wall, cpu = time.time(), time.process_time()
     x, y, about = _data_set(experiment, seed, place, table, say)
-    # A set may have been there already, or have been gone on with: it says what it took.
+    # A set that is there already says what it took; what was lost in a kill is not counted.
     built = about.get("cpu_seconds", time.process_time() - cpu)
     state = place.work / f"{experiment.name}-{seed}.state"
     net, log = fit(
