@@ -37,6 +37,17 @@ class Estimate:
     high: float
     n: int
 
+    def text(self, digits: int = 1, scale: float = 1.0) -> str:
+        """The number and its interval for a table, times ``scale``; a dash for nan.
+
+        >>> Estimate(0.071, 0.066, 0.0763, 10_000).text(digits=2, scale=100)
+        '7.10 (6.60–7.63)'
+        """
+        if math.isnan(self.value):
+            return "–"
+        value, low, high = (f"{scale * v:.{digits}f}" for v in (self.value, self.low, self.high))
+        return f"{value} ({low}–{high})"
+
 
 @dataclass(frozen=True)
 class Bracket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from robustlib.attacks.speed import FewChannels
 
 GROUP = 64  # inputs that are searched side by side
 FACTOR = 10.0  # between two constants, until the search has one that works and one that does not
+TOLERANCE = 2.2e-9  # as scipy has it
 NORMS = {"inf": torch.inf, "2": 2.0}
 
 Value = tuple[float, np.ndarray]
@@ -31,6 +33,7 @@ def lbfgs(
     constant: float = 1.0,
     search: int = 10,
     steps: int = 100,
+    tolerance: float = TOLERANCE,
     norm: str = "inf",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
@@ -58,6 +61,8 @@ def lbfgs(
         Values of c that are tried.
     steps : int
         Iterations of L-BFGS-B for each.
+    tolerance : float
+        A run ends earlier where a step lowers what is minimized by less than this share of it.
     norm : {"inf", "2"}
         In which the nearest success is chosen; what is minimized does not depend on it.
     bounds : (float, float)
@@ -93,6 +98,7 @@ def lbfgs(
     margin = checks.number("margin", margin, low=0.0)
     constant = checks.number("constant", constant, low=0.0, strict=True)
     search, steps = checks.count("search", search), checks.count("steps", steps)
+    tolerance = checks.number("tolerance", tolerance, low=0.0)
     order = NORMS[checks.choice("norm", norm, NORMS)]
     found = x.detach().clone()
     if not len(x):
@@ -107,7 +113,8 @@ def lbfgs(
         raise ValueError("targets equals the model's own label for some inputs; give another one.")
     for rows in torch.arange(len(x), device=x.device).split(GROUP):
         group = _Group(model, x[rows].detach(), targets[rows], margin, (low, high))
-        found[rows] = group.nearest(constant, search, steps, order)
+        options = {"maxiter": steps, "maxfun": 2 * steps, "ftol": tolerance}
+        found[rows] = group.nearest(constant, search, options, order)
     return found
 
 
@@ -126,14 +133,16 @@ class _Group:
         self.margin, self.bounds = margin, bounds
         self.centers = x.flatten(1).cpu().double().numpy()
 
-    def nearest(self, constant: float, search: int, steps: int, order: float) -> Tensor:
+    def nearest(
+        self, constant: float, search: int, options: dict[str, Any], order: float
+    ) -> Tensor:
         """For each input the nearest point that counts, or the input."""
         n = len(self.x)
         constants = np.full(n, constant)
         works, fails = np.zeros(n), np.full(n, np.inf)  # the largest and the smallest so far
         best, distance = self.x.clone(), torch.full((n,), torch.inf, dtype=torch.float64)
         for _ in range(search):
-            ends = self.minimize(constants, steps)
+            ends = self.minimize(constants, options)
             points = torch.from_numpy(ends).to(self.x).clamp(*self.bounds).reshape(self.x.shape)
             counts = self.leads(points)
             away = (points.double() - self.x.double()).flatten(1).norm(order, dim=1).cpu()
@@ -159,13 +168,12 @@ class _Group:
         other = logits.scatter(1, index, -torch.inf).amax(1)
         return (own > other) & (own - other >= self.margin)
 
-    def minimize(self, constants: np.ndarray, steps: int) -> np.ndarray:
+    def minimize(self, constants: np.ndarray, options: dict[str, Any]) -> np.ndarray:
         """Where L-BFGS-B ends for each input, (n, inputs), from the input itself."""
         ends = self.centers.copy()
 
         def run(i: int, evaluate: Callable[[np.ndarray], Value]) -> None:
             box = [self.bounds] * len(self.centers[i])
-            options = {"maxiter": steps, "maxfun": 2 * steps}
             ends[i] = minimize(
                 evaluate, self.centers[i], jac=True, method="L-BFGS-B", bounds=box, options=options
             ).x

@@ -272,7 +272,8 @@ def bar(unit: str) -> Callable[..., None]:
             return
         printed[0] = now
         if elapsed is None:  # nobody knows better than that all takes the same time
-            elapsed, left = now - start, (now - start) / done * (total - done)
+            elapsed = now - start
+            left = elapsed / done * (total - done) if done else None
         rest = "time left not known" if left is None else f"about {clock(left)} left"
         line = f"{done}/{total} {unit}: {text}; {clock(elapsed)} elapsed, {rest}"
         if live:

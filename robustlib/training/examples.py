@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ class Examples:
         if self.limit < math.inf:
             checks.number("limit", self.limit, low=0.0, strict=True)
 
-    def found(self, x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def found(
+        self, x: Tensor, y: Tensor, seed: int, progress: Callable[[str], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The examples for the training inputs ``x``, each with the label of its input.
 
         Parameters
@@ -65,6 +68,7 @@ class Examples:
         x : Tensor (n, …), the original training inputs, in whole pixels.
         y : Tensor (n,), their labels.
         seed : int, decides which inputs are tried.
+        progress : callable, optional, hears in words how far the search is.
         """
         if self.images > len(x):
             raise ValueError(f"images={self.images} is too large: there are {len(x)} inputs.")
@@ -78,6 +82,11 @@ class Examples:
             rows = rows[torch.cat(right)]
             store = Path(FOLDER, f"{source}_{self.method}_{seed + number}.sqlite")
             store.parent.mkdir(parents=True, exist_ok=True)
+
+            def told(event: dict[str, Any], source: str = source) -> None:
+                if progress:
+                    progress(f"{event['done']} of {event['total']} images searched on {source}")
+
             answers = pointwise_robustness(
                 net,
                 x[rows],
@@ -86,6 +95,7 @@ class Examples:
                 pixels=self.pixels,
                 limit=None if self.limit == math.inf else self.limit,
                 store=store,
+                progress=told,
             )
             kept = [i for i, point in enumerate(answers.rounded) if point is not None]
             made = [point.to(x)[None] for point in answers.rounded if point is not None]

@@ -22,14 +22,19 @@ class FineTuned:
 
     Attributes
     ----------
-    net : nn.Sequential in evaluation mode, its parameters frozen.
+    after : the network after each round, nn.Sequential in evaluation mode, its parameters frozen.
     searched, found : for each round, the training inputs that were tried and the adversarial
         examples that were found and joined the training set.
     """
 
-    net: nn.Sequential
+    after: tuple[nn.Sequential, ...]
     searched: tuple[int, ...]
     found: tuple[int, ...]
+
+    @property
+    def net(self) -> nn.Sequential:
+        """The network after the last round."""
+        return self.after[-1]
 
 
 def fine_tune(
@@ -89,7 +94,7 @@ def fine_tune(
     net = copy.deepcopy(net).requires_grad_(False)
     generator = Generator().manual_seed(recipe.seed)
     inputs, labels = x, y
-    searched, found = [], []
+    after, searched, found = [], [], []
     for done in range(rounds):
         rows = torch.randperm(len(x), generator=generator)[:examples]
         with torch.no_grad():
@@ -114,4 +119,5 @@ def fine_tune(
                 text = f"round {done + 1}: {found[-1]} examples, loss {row['loss']:.4f}"
                 progress(done * recipe.epochs + number, rounds * recipe.epochs, text)
         net.requires_grad_(False)
-    return FineTuned(net, tuple(searched), tuple(found))
+        after.append(copy.deepcopy(net))
+    return FineTuned(tuple(after), tuple(searched), tuple(found))

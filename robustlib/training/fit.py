@@ -136,10 +136,15 @@ def finish(
     """Train for the epochs that are left; after each of them all is on disk."""
     if len(run.log) == recipe.epochs:
         return
-    train_set, held_out = recipe.training_sets()
+
+    def searched(text: str) -> None:
+        if progress:
+            progress(len(run.log), recipe.epochs, f"{recipe.name}: {text}")
+
+    train_set, held_out = recipe.training_sets(searched)
     for number in range(len(run.log) + 1, recipe.epochs + 1):
         began = time.process_time()
-        row: dict[str, float] = {"epoch": number}
+        row: dict[str, float] = {"epoch": number, "inputs": len(train_set[0])}
         row |= epoch(
             run.net,
             run.optimizer,

@@ -12,7 +12,10 @@ from robustlib.training.recipe import Recipe
 
 
 class LowPrecision(nn.Module):
-    """A network whose products are computed in bfloat16; its logits are float32 again."""
+    """A network whose products are computed in bfloat16; its logits are float32 again.
+
+    Images go through it with their channels last in memory, which convolutions are faster with.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -20,6 +23,8 @@ class LowPrecision(nn.Module):
         self.training = net.training
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             logits: Tensor = self.net(x)
         return logits.float()

@@ -186,8 +186,13 @@ class Recipe:
         """The networks of ``sources``."""
         return tuple(zoo.load(s) if isinstance(s, str) else s for s in self.sources)
 
-    def training_sets(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What is trained on, with the examples that join it, and what is held out."""
+    def training_sets(
+        self, progress: Callable[[str], None] | None = None
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """What is trained on, with the examples that join it, and what is held out.
+
+        ``progress`` hears how far the search for examples is.
+        """
         x, y = self.data("train")
         if self.held_out >= len(x):
             raise ValueError(
@@ -196,7 +201,7 @@ class Recipe:
         cut = len(x) - self.held_out
         inputs, labels = x[:cut], y[:cut]
         if self.examples:
-            points, theirs = self.examples.found(inputs, labels, self.seed)
+            points, theirs = self.examples.found(inputs, labels, self.seed, progress)
             inputs, labels = torch.cat([inputs, points]), torch.cat([labels, theirs])
         return (inputs, labels), (x[cut:], y[cut:])
 

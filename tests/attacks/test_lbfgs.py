@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from robustlib import data, zoo
 from robustlib.attacks import lbfgs
 from robustlib.attacks.lbfgs import _side_by_side
+from robustlib.pointwise.baseline import TOLERANCE
 
 
 def plane(seed: int) -> nn.Sequential:
@@ -136,6 +137,22 @@ def test_a_margin_costs_distance() -> None:
     assert float((away[1] > away[0]).double().mean()) > 0.8
 
 
+def test_the_tolerance_of_the_baseline_costs_no_distance_and_saves_evaluations() -> None:
+    """What the measurement of ρ gives up by ending earlier: nothing that can be seen here."""
+    net, evaluations = zoo.load("digits_mlp_standard"), []
+    net.register_forward_pre_hook(lambda _, inputs: evaluations.append(len(inputs[0])))
+    x, _ = data.digits("test", n=40)
+    away, cost = [], []
+    for tolerance in (2.2e-9, TOLERANCE):
+        evaluations.clear()
+        found = lbfgs(net, x, tolerance=tolerance)
+        away.append((found - x).flatten(1).abs().amax(1).numpy())
+        cost.append(sum(evaluations))
+    assert ((away[0] > 0) == (away[1] > 0)).all()
+    assert np.median(away[1] / np.maximum(away[0], 1e-9)) < 1.01
+    assert cost[1] < 0.7 * cost[0]
+
+
 def test_an_image_does_not_depend_on_its_batch() -> None:
     net = plane(2)
     x = torch.rand((6, 2), generator=torch.Generator().manual_seed(0)).double()
@@ -167,6 +184,7 @@ def test_empty_batch() -> None:
         ({"constant": 0.0}, ValueError, r"constant=0\.0"),
         ({"search": 0}, ValueError, "search=0"),
         ({"steps": 0}, ValueError, "steps=0"),
+        ({"tolerance": -1.0}, ValueError, "tolerance=-1.0"),
         ({"bounds": (1.0, 0.0)}, ValueError, "bounds="),
         ({"x": torch.tensor([[2.0, 0.0]]).double()}, ValueError, "x has values"),
         ({"x": torch.tensor([[0.5, 0.5]])}, TypeError, "x has dtype torch.float32"),

@@ -73,6 +73,20 @@ def test_training_with_them_helps_against_them() -> None:
     assert accuracy(tuned, points, labels) > accuracy(plain, points, labels) + 0.1
 
 
+def test_progress_and_the_log_say_how_many() -> None:
+    heard: list[tuple[int, int, str]] = []
+    log = training.fit(
+        zoo.info(NAME).build,
+        dataclasses.replace(RECIPE, epochs=1),
+        progress=lambda *event: heard.append(event),
+    ).log
+    (x, _), _ = RECIPE.training_sets()
+    assert log[0]["inputs"] == len(x)
+    searched = [text for done, _, text in heard if done == 0]
+    assert f"of {len(searched)} images searched on {NAME}" in searched[-1]
+    assert heard[-1][:2] == (1, 1)
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].examples])
 def test_the_record_of_a_recipe_holds_them(name: str) -> None:
     recipe = RECIPES[name]

@@ -49,6 +49,10 @@ def test_every_round_searches_original_inputs_of_the_right_label() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     assert not any(p.requires_grad for p in tuned.net.parameters())
+    assert tuned.net is tuned.after[1]
+    once = fine_tune(net, by_pgd, recipe=RECIPE, rounds=1, examples=200)
+    for a, b in zip(once.net.parameters(), tuned.after[0].parameters(), strict=True):
+        assert torch.equal(a, b)
     assert not tuned.net.training
 
 
