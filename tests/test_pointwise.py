@@ -1,6 +1,7 @@
 """ρ̂ against geometry in the plane, against scipy on the paper's own program, and by hand."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from robustlib.encoders.restriction import Region, linear_region
 from robustlib.network import Affine, Network, ReLU, from_torch
 from robustlib.pointwise import STRICT, pointwise_robustness
 from robustlib.pointwise.search import whole_pixels
+from robustlib.solvers import NearestPoint
+from robustlib.solvers.lazy import Found
 from tests.encoders.test_restriction import ridge
 
 SOLVERS = ["highs", "scip", "cvxpy"]
@@ -580,6 +583,33 @@ def test_cegar_gives_up_after_five_programs(monkeypatch: pytest.MonkeyPatch) -> 
     few = pointwise_robustness(module, x, method="cegar", targets="all")
     assert (few.used <= 2 * (2 + 4)).all()
     assert (free.used > few.used).any()
+
+
+def test_cegar_solves_each_program_to_the_optimum_over_all_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How many rows the engine sees at once changes no optimum."""
+    optima: list[list[float]] = []
+
+    class Told(NearestPoint):
+        def minimize(self, limit: float = math.inf) -> Found:
+            found = super().minimize(limit)
+            optima[-1].append(found.objective)
+            return found
+
+    monkeypatch.setattr("robustlib.pointwise.cegar.NearestPoint", Told)
+    net = rl.zoo.load("digits_mlp_standard")
+    x, _ = rl.data.digits("test", n=30)
+    second = 0
+    for one in x:
+        for each in (1, 10_000):
+            monkeypatch.setattr("robustlib.pointwise.cegar.AT_ONCE", each)
+            optima.append([])
+            pointwise_robustness(net, one[None], method="cegar")
+        few, many = optima[-2:]  # from the third program on the points before may differ
+        np.testing.assert_allclose(few[:2], many[:2], rtol=1e-6)
+        second += len(few) > 1
+    assert second > 3
 
 
 def test_cegar_reports_an_engine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from robustlib.encoders.frozen import OUTSIDE
 from robustlib.pointwise.result import Answer
-from robustlib.pointwise.search import STRICT, Search, nothing, whole_pixels
+from robustlib.pointwise.search import AT_ONCE, STRICT, Search, nothing, whole_pixels
 from robustlib.solvers import NearestPoint, SolverError
 
 PROGRAMS = 5  # as published: linear programs after which the search gives up
@@ -34,12 +34,17 @@ def refine(search: Search, target: int, limit: float) -> Answer:
     assert problem.bounds is not None
     low, high = (np.full(n, end) for end in problem.bounds)
     rows, limits = frozen.target_rows(target)
-    no_row = sparse.csr_array((0, n)), np.zeros(0)
-    program = NearestPoint(
-        search.center, low, high, rows, limits - problem.alpha, lambda point: no_row
-    )
+    given, solved = (np.zeros(len(frozen), dtype=bool) for _ in range(2))
+
+    def more(point: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+        """Of the program's rows those that the engine has to see: the most violated ones."""
+        which = frozen.most_violated(frozen.slacks(point), ~given | solved, AT_ONCE)
+        solved[which] = True
+        found, ends = frozen.rows(which)
+        return sparse.csr_array(found), ends
+
+    program = NearestPoint(search.center, low, high, rows, limits - problem.alpha, more)
     answer = replace(nothing(search.label), constraints=len(frozen) + len(rows))
-    given = np.zeros(len(frozen), dtype=bool)
     try:
         for left in reversed(range(PROGRAMS)):
             optimum = program.minimize(limit)
@@ -51,7 +56,6 @@ def refine(search: Search, target: int, limit: float) -> Answer:
             if not left or not len(outside) or answer.status == "found":
                 break
             given[outside] = True
-            program.add(*frozen.rows(outside))
     except SolverError as error:
         note = " ".join(str(error).split())
         answer = replace(answer, status="undecided", rho=math.nan, note=note)

@@ -29,7 +29,7 @@ def _lenet(name: str, **settings: Any) -> Recipe:
 
 # The two searches of Bastani et al., each for at least 5000 examples a round.
 _SEARCHES: dict[str, dict[str, Any]] = {
-    "cegar": {"alpha": 3.0, "limit": 60 / 255, "images": 6500},
+    "cegar": {"alpha": 3.0, "limit": 60 / 255, "images": 9500},
     "lbfgs": {"alpha": 0.15, "images": 5500},
 }
 
