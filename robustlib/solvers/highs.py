@@ -108,11 +108,13 @@ class HighsModel:
         )  # HiGHS counts from the first solve
         if first:
             highs.setOptionValue("mip_max_improving_sols", 1)
-        if highs.run() == highspy.HighsStatus.kError:
+        failed = highs.run() == highspy.HighsStatus.kError
+        status = highs.getModelStatus()
+        if failed or (status == _STATUS.kUnknown and not self._has_integers):
             highs.clearSolver()  # forget the basis that led there, and try once more
             if highs.run() == highspy.HighsStatus.kError:
                 raise RuntimeError("HiGHS returned an error")
-        status = highs.getModelStatus()
+            status = highs.getModelStatus()
         info = highs.getInfo()
         solution = highs.getSolution()
         has_point = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
