@@ -18,8 +18,7 @@ from robustlib.network import Residual
 from robustlib.training.loop import certified
 from robustlib.zoo.registry import NETWORKS
 
-FINE_TUNED = [f"lenet_{method}_{rounds}" for method in ("cegar", "lbfgs") for rounds in (1, 2)]
-UNTRAINED = ["nin", "nin_narrow", *FINE_TUNED]  # they have a recipe, but no checkpoint yet
+UNTRAINED = ["nin", "nin_narrow"]  # they have a recipe, but no checkpoint yet
 OWN = [n for n in zoo.list() if zoo.info(n).origin == "robustlib" and n not in UNTRAINED]
 AUTHORS = [name for name in zoo.list() if zoo.info(name).origin == "authors"]
 
