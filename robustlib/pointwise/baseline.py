@@ -14,7 +14,7 @@ from robustlib.attacks import lbfgs
 from robustlib.pointwise.result import Answer
 from robustlib.pointwise.search import STRICT, nothing, whole_pixels
 
-TOLERANCE = 1e-6  # of L-BFGS-B: the distances are those of scipy's 2.2e-9, for a third of its cost
+TOLERANCE = 1e-6  # of L-BFGS-B: distances as at scipy's 2.2e-9, for a third of the evaluations
 
 
 def baseline(
