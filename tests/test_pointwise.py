@@ -315,6 +315,8 @@ def test_empty_batch() -> None:
         ({"limit": -0.1}, ValueError, "limit=-0.1 is out of range"),
         ({"pixels": 255}, ValueError, "x holds values that are no whole numbers over 255"),
         ({"workers": 0}, ValueError, "workers=0"),
+        ({"solver": "clarabel"}, ValueError, "solver='clarabel' is not known"),
+        ({"method": "cegar", "solver": "scip"}, ValueError, "solver='scip' .* highs, clarabel"),
         ({"solver": "gurobi"}, ValueError, "solver='gurobi' is not known"),
         ({"x": torch.tensor([[2.0]])}, ValueError, "x has values in"),
         ({"x": torch.tensor([[float("nan")]])}, ValueError, "x holds 1 NaN"),
@@ -536,13 +538,14 @@ def test_cegar_leaves_the_region_for_a_point_that_fools() -> None:
     assert pointwise_robustness(module, x, method="cegar", limit=0.49).status == ["none"]
 
 
+@pytest.mark.parametrize("solver", ["highs", "clarabel"])
 @pytest.mark.parametrize("seed", range(4))
-def test_cegar_is_an_upper_bound_and_no_farther_than_the_region(seed: int) -> None:
+def test_cegar_is_an_upper_bound_and_no_farther_than_the_region(seed: int, solver: str) -> None:
     """Its programs are relaxations of the region's; its witnesses are those of the network."""
     module = random_module(seed, 4, 12, 4)
     x = torch.rand((20, 4), generator=torch.Generator().manual_seed(seed))
     region = pointwise_robustness(module, x)
-    found = pointwise_robustness(module, x, method="cegar", alpha=STRICT)
+    found = pointwise_robustness(module, x, method="cegar", alpha=STRICT, solver=solver)
     count = 0
     for i, status in enumerate(found.status):
         if status != "found":
@@ -559,10 +562,11 @@ def test_cegar_is_an_upper_bound_and_no_farther_than_the_region(seed: int) -> No
     assert count >= 3
 
 
-def test_cegar_takes_whole_pixels_only() -> None:
+@pytest.mark.parametrize("solver", ["highs", "clarabel"])
+def test_cegar_takes_whole_pixels_only(solver: str) -> None:
     module = random_module(2, 4, 12, 4)
     x = whole_pixels(torch.rand((30, 4), generator=torch.Generator().manual_seed(0)), 20).float()
-    result = pointwise_robustness(module, x, method="cegar", pixels=20, limit=5 / 20)
+    result = pointwise_robustness(module, x, method="cegar", pixels=20, limit=5 / 20, solver=solver)
     found = [i for i, status in enumerate(result.status) if status == "found"]
     assert found
     for i in found:
@@ -610,6 +614,32 @@ def test_cegar_solves_each_program_to_the_optimum_over_all_its_rows(
         np.testing.assert_allclose(few[:2], many[:2], rtol=1e-6)
         second += len(few) > 1
     assert second > 3
+
+
+def test_the_first_program_has_one_optimum_whatever_the_engine() -> None:
+    """Where the first optimum fools the network by a margin, both engines stop there."""
+    net = rl.zoo.load("digits_mlp_standard")
+    x, _ = rl.data.digits("test", n=60)
+    corner, middle = (
+        pointwise_robustness(net, x, method="cegar", alpha=0.5, solver=solver)
+        for solver in ("highs", "clarabel")
+    )
+    both = (corner.iterations == 1) & (middle.iterations == 1) & np.isfinite(corner.rho)
+    assert both.sum() > 10
+    np.testing.assert_allclose(corner.rho[both], middle.rho[both], rtol=1e-5)
+
+
+def test_cegar_reports_a_failure_of_the_interior_point_method(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stopped:
+        status = "MaxIterations"
+
+    monkeypatch.setattr("robustlib.solvers.interior.InteriorPoint._solve", lambda _: Stopped())
+    x = torch.tensor([[0.25]])
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), x, method="cegar", solver="clarabel")
+    assert result.status == ["undecided"]
+    assert "MaxIterations" in result.note[0]
 
 
 def test_cegar_reports_an_engine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

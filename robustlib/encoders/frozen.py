@@ -3,25 +3,30 @@
 `linear_region` writes all half-spaces of a linear region down, which takes a matrix of their number
 times the number of inputs. A search for the nearest adversarial example looks at few of them. Here
 the network stays a chain of torch layers: one forward pass gives the slack of every half-space at a
-point, one backward pass a row for each half-space that is asked for, since a row is a gradient.
+point, one backward pass a row for each half-space that is asked for, since a row is a gradient. For
+the first disjunctions it is read off the layers before them, if their matrix is given.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from robustlib.encoders.restriction import active_units, largest_inputs
 from robustlib.layers import READERS
 from robustlib.network import Residual, leaves, margin_rows
-from robustlib.steps import MaxPool
+from robustlib.steps import Affine, MaxPool
 
 OUTSIDE = 1e-9  # a slack below −this is a violation
+AT_ONCE = 32  # gradients in one backward pass
 Values = list[Tensor]  # what the disjunctions read, (batch, units) each
+Terms: TypeAlias = list[tuple[Tensor, Tensor]]  # units and factors, (k,) each: their sum is k rows
 
 
 class Frozen:
@@ -32,6 +37,7 @@ class Frozen:
     net : nn.Sequential of supported layers in float64, eval mode, its parameters frozen.
     center : Tensor of the input's shape, float64: x*.
     toward : Tensor like it, or None: decides on a border, as in `linear_region`.
+    first : (units, n), of the layers before the first disjunctions (`first_matrix`), or None.
 
     Attributes
     ----------
@@ -55,7 +61,14 @@ class Frozen:
     (array([0.25, 0.25]), (array([[0., 1.]]), array([0.5])))
     """
 
-    def __init__(self, net: nn.Module, center: Tensor, toward: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        center: Tensor,
+        toward: Tensor | None = None,
+        first: sparse.csr_array | None = None,
+    ) -> None:
+        self._first = first
         self._shape = tuple(center.shape)
         self._decided: list[_Disjunctions] = []
         slope = None if toward is None else toward[None]
@@ -92,8 +105,13 @@ class Frozen:
         for d in np.unique(layer):
             here = np.flatnonzero(layer == d)
             first = self._ends[d] - len(self._decided[d])
-            seeds = self._decided[d].seeds(torch.from_numpy(which[here] - first))
-            rows[here] = self._gradients(self._values[d], seeds)
+            terms = self._decided[d].terms(torch.from_numpy(which[here] - first))
+            if d == 0 and self._first is not None:
+                rows[here] = _combined(self._first, terms)
+                continue
+            for part in np.array_split(np.arange(len(here)), -(-len(here) // AT_ONCE)):
+                seeds = _seeds([(u[part], f[part]) for u, f in terms], self._values[d].shape[1])
+                rows[here[part]] = self._gradients(self._values[d], seeds)
         return rows, rows @ self.center + self.slack[which]
 
     def most_violated(self, slack: np.ndarray, given: np.ndarray, each: int) -> np.ndarray:
@@ -178,6 +196,42 @@ class Frozen:
 _Map = Callable[[Tensor, Values], Tensor]
 
 
+def first_matrix(net: nn.Module, input_shape: tuple[int, ...]) -> sparse.csr_array | None:
+    """W of the linear layers W x + b before the first disjunctions; None if there is none.
+
+    >>> first_matrix(nn.Sequential(nn.Linear(2, 1), nn.ReLU()), (2,)).shape
+    (1, 2)
+    """
+    found, shape = None, input_shape
+    for name, layer in leaves(net):
+        if type(layer) not in READERS:
+            if isinstance(layer, Residual):
+                break
+            if isinstance(layer, nn.Flatten):
+                shape = (math.prod(shape),)
+            continue
+        step, shape = READERS[type(layer)](name, layer, shape)
+        if not isinstance(step, Affine):
+            break
+        weight = sparse.csr_array(step.weight)
+        found = weight if found is None else sparse.csr_array(weight @ found)
+    return found
+
+
+def _combined(matrix: sparse.csr_array, terms: Terms) -> np.ndarray:
+    """The rows of ``matrix`` that ``terms`` name, times their factors, (k, n)."""
+    parts = [factors.numpy()[:, None] * matrix[units.numpy()].toarray() for units, factors in terms]
+    return np.sum(parts, axis=0)
+
+
+def _seeds(terms: Terms, units: int) -> Tensor:
+    """(k, units): what a backward pass starts from."""
+    seeds = torch.zeros(len(terms[0][0]), units, dtype=torch.float64)
+    for which, factors in terms:
+        seeds.scatter_(1, which[:, None], factors[:, None])
+    return seeds
+
+
 def _linear(name: str, layer: nn.Module) -> _Map:
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.running_mean is None:
         raise ValueError(
@@ -198,8 +252,8 @@ class _Disjunctions(Protocol):
         """Of the half-spaces where the layer reads ``value`` (units,)."""
         ...
 
-    def seeds(self, which: Tensor) -> Tensor:
-        """(k, units): the row of half-space k is the gradient of seeds[k] · value."""
+    def terms(self, which: Tensor) -> Terms:
+        """The row of half-space k is the gradient of the sum of factor[k] · value[unit[k]]."""
         ...
 
 
@@ -221,9 +275,8 @@ class _ReLUs:
     def slacks(self, value: Tensor) -> Tensor:
         return self._sign * value
 
-    def seeds(self, which: Tensor) -> Tensor:
-        seeds = torch.zeros(len(which), len(self), dtype=self._sign.dtype)
-        return seeds.scatter(1, which[:, None], -self._sign[which, None])
+    def terms(self, which: Tensor) -> Terms:
+        return [(which, -self._sign[which])]
 
 
 class _Maxima:
@@ -233,7 +286,6 @@ class _Maxima:
         step, self._shape = READERS[nn.MaxPool2d](name, layer, tuple(z.shape[1:]))
         assert isinstance(step, MaxPool)
         value = z.reshape(-1).numpy()
-        self._units = len(value)
         winner = largest_inputs(step, value, None if slope is None else slope.reshape(-1).numpy())
         kept = step.windows[np.arange(step.size), winner]
         loses = (step.windows >= 0) & (np.arange(step.windows.shape[1]) != winner[:, None])
@@ -252,7 +304,6 @@ class _Maxima:
     def slacks(self, value: Tensor) -> Tensor:
         return value[self._winner] - value[self._loser]
 
-    def seeds(self, which: Tensor) -> Tensor:
-        seeds = torch.zeros(len(which), self._units, dtype=torch.float64)
-        seeds.scatter_(1, self._loser[which, None], 1.0)
-        return seeds.scatter_(1, self._winner[which, None], -1.0)
+    def terms(self, which: Tensor) -> Terms:
+        one = torch.ones(len(which), dtype=torch.float64)
+        return [(self._loser[which], one), (self._winner[which], -one)]

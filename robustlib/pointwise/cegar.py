@@ -10,6 +10,7 @@ label has not changed is spurious, and the rows that it violates refine the prog
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,9 @@ from scipy import sparse
 from robustlib.encoders.frozen import OUTSIDE
 from robustlib.pointwise.result import Answer
 from robustlib.pointwise.search import AT_ONCE, STRICT, Search, nothing, whole_pixels
-from robustlib.solvers import NearestPoint, SolverError
+from robustlib.solvers import InteriorPoint, NearestPoint, SolverError
 
+ENGINES = ("highs", "clarabel")
 PROGRAMS = 5  # as published: linear programs after which the search gives up
 ROWS = 700  # as published: violated rows that join a program, in the order of the layers
 
@@ -30,20 +32,10 @@ def refine(search: Search, target: int, limit: float) -> Answer:
 
     With ``pixels`` it is rounded to whole pixels before the network sees it.
     """
-    problem, frozen, n = search.problem, search.frozen, len(search.center)
-    assert problem.bounds is not None
-    low, high = (np.full(n, end) for end in problem.bounds)
+    frozen = search.frozen
     rows, limits = frozen.target_rows(target)
-    given, solved = (np.zeros(len(frozen), dtype=bool) for _ in range(2))
-
-    def more(point: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
-        """Of the program's rows those that the engine has to see: the most violated ones."""
-        which = frozen.most_violated(frozen.slacks(point), ~given | solved, AT_ONCE)
-        solved[which] = True
-        found, ends = frozen.rows(which)
-        return sparse.csr_array(found), ends
-
-    program = NearestPoint(search.center, low, high, rows, limits - problem.alpha, more)
+    given = np.zeros(len(frozen), dtype=bool)
+    program, give = _program(search, rows, limits - search.problem.alpha, given)
     answer = replace(nothing(search.label), constraints=len(frozen) + len(rows))
     try:
         for left in reversed(range(PROGRAMS)):
@@ -56,10 +48,35 @@ def refine(search: Search, target: int, limit: float) -> Answer:
             if not left or not len(outside) or answer.status == "found":
                 break
             given[outside] = True
+            give(outside)
     except SolverError as error:
         note = " ".join(str(error).split())
         answer = replace(answer, status="undecided", rho=math.nan, note=note)
     return replace(answer, iterations=program.solves, used=len(rows) + program.added)
+
+
+def _program(
+    search: Search, rows: np.ndarray, limits: np.ndarray, given: np.ndarray
+) -> tuple[NearestPoint | InteriorPoint, Callable[[np.ndarray], None]]:
+    """The program of the engine that was asked for, and what gives it more rows of the network.
+
+    HiGHS sees those rows only that its own points violate, so it looks them up in ``given``.
+    """
+    problem, frozen, center = search.problem, search.frozen, search.center
+    assert problem.bounds is not None
+    low, high = (np.full(len(center), end) for end in problem.bounds)
+    if problem.solver == "clarabel":
+        whole = InteriorPoint(center, low, high, rows, limits)
+        return whole, lambda which: whole.add(*frozen.rows(which))
+    solved = np.zeros(len(given), dtype=bool)
+
+    def more(point: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+        which = frozen.most_violated(frozen.slacks(point), ~given | solved, AT_ONCE)
+        solved[which] = True
+        found, ends = frozen.rows(which)
+        return sparse.csr_array(found), ends
+
+    return NearestPoint(center, low, high, rows, limits, more), lambda which: None
 
 
 def _labeled(search: Search, answer: Answer, point: np.ndarray, limit: float) -> Answer:

@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from robustlib.encoders.frozen import OUTSIDE, Frozen
+from robustlib.encoders.frozen import OUTSIDE, Frozen, first_matrix
 from robustlib.encoders.layered import Constraints, Rows, layered_program
 from robustlib.encoders.restriction import TIED, linear_region, nearest_program
 from robustlib.network import Network, from_torch
@@ -49,6 +49,10 @@ class Problem:
     def constraints(self) -> Constraints:
         return Constraints(self.network)
 
+    @cached_property
+    def first(self) -> sparse.csr_array | None:
+        return first_matrix(self.net, self.input_shape)
+
     def logits(self, point: np.ndarray) -> np.ndarray:
         """By a forward pass of the module in float64."""
         with torch.no_grad():
@@ -71,7 +75,7 @@ class Search:
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
         self.problem, self.x = problem, x
-        self.frozen = Frozen(problem.net, x)
+        self.frozen = Frozen(problem.net, x, first=problem.first)
         self.center = self.frozen.center
         order = np.argsort(-self.frozen.logits, kind="stable")
         self.label, self.second = int(order[0]), int(order[1])
@@ -173,7 +177,7 @@ class Search:
             return Posed(made, range(m, m + others), m + others)
         if toward is not None:
             way = torch.from_numpy(toward).reshape(self.x.shape)
-            frozen = Frozen(problem.net, self.x, way)
+            frozen = Frozen(problem.net, self.x, way, problem.first)
         rows, limits = frozen.target_rows(target)
         limits -= problem.alpha
         if problem.solver == "highs" and problem.bounds is not None:

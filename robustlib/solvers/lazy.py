@@ -180,7 +180,7 @@ class NearestPoint:
         self.add(rows, limits)
         self._radius = 0.0  # proved: nothing nearer satisfies the rows that are there
         self._radius = max(
-            (self.reach(row, limit) for row, limit in zip(self._rows, self._limits, strict=True)),
+            (self._reach(row, limit) for row, limit in zip(self._rows, self._limits, strict=True)),
             default=0.0,
         )
         self.solves = self.added = 0
@@ -224,28 +224,15 @@ class NearestPoint:
         for row in rows:
             self._model.set_row_upper(row, float(self._limits[row]))
 
-    def reach(self, row: np.ndarray, limit: float) -> float:
-        """The least t at which some x of B(t) has row · x ≤ limit; inf if none has."""
-        missing = row @ self._center - limit
-        if missing <= 0:
-            return 0.0
-        # A coordinate moves at speed |row| until it meets its bound at ``room``.
-        room = np.where(row > 0, self._center - self._lower, self._upper - self._center)
-        order = np.argsort(room)
-        room, speed = room[order], np.abs(row)[order]
-        moving = np.append(np.cumsum(speed[::-1])[::-1], 0.0)  # from each place on
-        ended = np.append(0.0, np.cumsum(speed * room))
-        gained = ended[1:] + moving[1:] * room
-        last = int(np.searchsorted(gained, missing))  # the next one to meet its bound
-        if last == len(gained):
-            return math.inf
-        return float((missing - ended[last]) / moving[last])
+    def _reach(self, row: np.ndarray, limit: float) -> float:
+        room = self._center - self._lower, self._upper - self._center
+        return reach(row, float(row @ self._center - limit), *room)
 
     def _grow(self, duals: np.ndarray) -> bool:
         """Raise the radius to what the multipliers prove; whether that is more than before."""
         weights = np.maximum(-duals, 0.0)
         used = np.flatnonzero(weights)
-        radius = self.reach(weights[used] @ self._rows[used], weights[used] @ self._limits[used])
+        radius = self._reach(weights[used] @ self._rows[used], weights[used] @ self._limits[used])
         grown = radius > self._radius * (1 + 1e-12)
         self._radius = max(self._radius, radius)
         return grown
@@ -264,6 +251,26 @@ class NearestPoint:
         self._limits = np.append(self._limits, limits)
         self._scale = np.append(self._scale, scale)
         self.added += len(rows)
+
+
+def reach(row: np.ndarray, missing: float, below: np.ndarray, above: np.ndarray) -> float:
+    """The least t for which steps of at most t lower row · x by ``missing``; inf if none do.
+
+    No coordinate may fall by more than ``below`` or rise by more than ``above``, both (n,).
+    """
+    if missing <= 0:
+        return 0.0
+    # A coordinate moves at speed |row| until it meets its bound at ``room``.
+    room = np.where(row > 0, below, above)
+    order = np.argsort(room)
+    room, speed = room[order], np.abs(row)[order]
+    moving = np.append(np.cumsum(speed[::-1])[::-1], 0.0)  # from each place on
+    ended = np.append(0.0, np.cumsum(speed * room))
+    gained = ended[1:] + moving[1:] * room
+    last = int(np.searchsorted(gained, missing))  # the next one to meet its bound
+    if last == len(gained):
+        return math.inf
+    return float((missing - ended[last]) / moving[last])
 
 
 def _model(program: Program) -> HighsModel:

@@ -14,7 +14,9 @@ from torch import Generator, Tensor
 
 from robustlib import checks, zoo
 from robustlib.pointwise import pointwise_robustness
+from robustlib.pointwise.cegar import ENGINES
 from robustlib.pointwise.measurement import METHODS
+from robustlib.solvers import SOLVERS
 
 FOLDER = "_build/examples"  # what a search has found so far: an interrupted one goes on
 
@@ -28,7 +30,7 @@ class Examples:
     sources : tuple of str
         Networks of the zoo that are attacked: the one that is trained on, and, in the second round,
         the one before it.
-    method, alpha, limit, pixels
+    method, alpha, limit, pixels, solver
         Of :func:`robustlib.pointwise_robustness`; only examples that survive the rounding to whole
         pixels count. A limit of infinity is none.
     images : int
@@ -47,6 +49,7 @@ class Examples:
     images: int
     limit: float = math.inf
     pixels: int = 255
+    solver: str = "highs"
 
     def __post_init__(self) -> None:
         for source in self.sources:
@@ -55,6 +58,7 @@ class Examples:
         checks.number("alpha", self.alpha, low=0.0)
         checks.count("images", self.images)
         checks.count("pixels", self.pixels)
+        checks.choice("solver", self.solver, (*SOLVERS, *ENGINES))
         if self.limit < math.inf:
             checks.number("limit", self.limit, low=0.0, strict=True)
 
@@ -93,6 +97,7 @@ class Examples:
                 method=self.method,
                 alpha=self.alpha,
                 pixels=self.pixels,
+                solver=self.solver,
                 limit=None if self.limit == math.inf else self.limit,
                 store=store,
                 progress=told,
@@ -106,4 +111,6 @@ class Examples:
     def settings(self) -> dict[str, Any]:
         """As it is recorded beside the checkpoint."""
         rows = dataclasses.asdict(self) | {"sources": list(self.sources)}
+        if self.method == "lbfgs":  # which solves no program
+            del rows["solver"]
         return {name: value for name, value in rows.items() if value != math.inf}

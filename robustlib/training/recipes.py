@@ -153,6 +153,19 @@ RECIPES = {
             )
             for name, epochs in (("nin", 18), ("nin_narrow", 30))
         ),
+        _cifar(
+            "nin_cegar_1",
+            start="nin",
+            epochs=2,
+            batch=64,
+            learning_rate=1e-4,
+            weight_decay=0.05,
+            shift=2,
+            precision="bfloat16",
+            examples=Examples(
+                ("nin",), "cegar", alpha=3.0, limit=60 / 255, images=7000, solver="clarabel"
+            ),
+        ),
         Recipe("digits_linear", data.digits, epochs=40, batch=32, learning_rate=0.01),
         _mnist("mnist_linear", epochs=10, learning_rate=2e-3),
         _cifar("cifar_linear", epochs=12, batch=128, learning_rate=1e-3),

@@ -190,6 +190,15 @@ NETWORKS = {
             )
             for name, width, text in (("nin", 96, ""), ("nin_narrow", 32, ", a third as wide"))
         ),
+        Info(
+            "nin_cegar_1",
+            "the network nin, fine-tuned on examples of the authors' linear programs",
+            "NiN (Our Algo., T = 1)",
+            architectures.nin,
+            (3, 32, 32),
+            10,
+            "cifar10",
+        ),
         *(
             Info(
                 f"digits_cnn_{bounds}",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustlib.encoders.frozen import Frozen
+from robustlib.encoders.frozen import Frozen, first_matrix
 from robustlib.encoders.restriction import linear_region
 from robustlib.network import Residual, from_torch, margin_rows
 from tests.encoders.test_restriction import MODULES
@@ -41,6 +41,10 @@ def test_rows_and_slacks_are_those_of_the_region(name: str) -> None:
         rows, bounds = frozen.rows(which)
         np.testing.assert_allclose(rows, region.matrix[which], atol=1e-12)
         np.testing.assert_allclose(bounds, region.bound[which], atol=1e-12)
+        first = first_matrix(module, shape)
+        given = Frozen(module, torch.from_numpy(point).reshape(shape), first=first)
+        for one, other in zip(given.rows(which), (rows, bounds), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-12)
         np.testing.assert_allclose(frozen.slack, region.bound - region.matrix @ point, atol=1e-12)
         other = rng.random(network.input_size)
         np.testing.assert_allclose(
@@ -51,6 +55,17 @@ def test_rows_and_slacks_are_those_of_the_region(name: str) -> None:
         expected = -margin_rows(1, network.classes)
         np.testing.assert_allclose(wins, expected @ region.weight, atol=1e-12)
         np.testing.assert_allclose(limits, -expected @ region.bias, atol=1e-12)
+
+
+def test_the_first_matrix_ends_at_the_first_disjunction() -> None:
+    """Layers without one are multiplied; Dropout and Flatten do nothing; a block ends it."""
+    linear = nn.Linear(4, 3), nn.Linear(3, 2)
+    one = nn.Sequential(nn.Flatten(), nn.Dropout(), *linear, nn.ReLU(), nn.Linear(2, 2)).eval()
+    expected = (linear[1].weight @ linear[0].weight).detach().double().numpy()
+    np.testing.assert_allclose(first_matrix(one, (1, 2, 2)).toarray(), expected, atol=1e-6)
+    assert first_matrix(nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), (2,)) is None
+    block = Residual(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    assert first_matrix(nn.Sequential(nn.Linear(2, 2), block), (2,)).shape == (2, 2)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 
 from robustlib.solvers import LazyProgram, NearestPoint, Program, SolverError
 from robustlib.solvers.highs import HighsModel
-from robustlib.solvers.lazy import More
+from robustlib.solvers.lazy import More, reach
 
 
 def in_turn(rows: np.ndarray, limits: np.ndarray, at_once: int = 2, extra: int = 0) -> More:
@@ -100,19 +100,16 @@ def test_reach_is_where_the_box_meets_the_half_space() -> None:
     for _ in range(50):
         n = int(rng.integers(1, 6))
         center, row = rng.random(n), rng.standard_normal(n)
-        nothing = in_turn(np.zeros((0, n)), np.zeros(0))
-        search = NearestPoint(
-            center, np.zeros(n), np.ones(n), np.zeros((0, n)), np.zeros(0), nothing
-        )
-        limit = row @ center - rng.uniform(0, 0.6)
+        missing = rng.uniform(0, 0.6)
         radii = np.linspace(0, 1, 2001)
         lowest = [
             np.minimum(row * np.maximum(0, center - t), row * np.minimum(1, center + t)).sum()
             for t in radii
         ]
-        reached = np.flatnonzero(np.array(lowest) <= limit)
+        reached = np.flatnonzero(np.array(lowest) <= row @ center - missing)
         expected = radii[reached[0]] if len(reached) else math.inf
-        assert search.reach(row, limit) == pytest.approx(expected, abs=1 / 2000)
+        found = reach(row, missing, center, 1 - center)
+        assert found == pytest.approx(expected, abs=1 / 2000)
 
 
 @pytest.mark.parametrize("solver", ["highs", "scip", "cvxpy"])

@@ -18,7 +18,7 @@ from robustlib.network import Residual
 from robustlib.training.loop import certified
 from robustlib.zoo.registry import NETWORKS
 
-UNTRAINED = ["nin", "nin_narrow"]  # they have a recipe, but no checkpoint yet
+UNTRAINED = ["nin_narrow", "nin_cegar_1"]  # they have a recipe, but no checkpoint yet
 OWN = [n for n in zoo.list() if zoo.info(n).origin == "robustlib" and n not in UNTRAINED]
 AUTHORS = [name for name in zoo.list() if zoo.info(name).origin == "authors"]
 
@@ -36,7 +36,8 @@ def assert_ready(net: nn.Sequential, name: str) -> None:
         assert parameter.dtype == torch.float32
         assert parameter.device.type == "cpu"
         assert parameter.is_contiguous()
-    layers = (nn.Linear, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Flatten, Residual)
+    pools = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+    layers = (nn.Linear, nn.Conv2d, nn.ReLU, *pools, nn.Flatten, Residual)
     assert all(isinstance(module, layers) for module in net)
     assert net(torch.rand(2, *row.input_shape)).shape == (2, row.classes)
     assert zoo.architectures.describe(net) == row.architecture
@@ -83,7 +84,8 @@ def test_the_recorded_accuracies_on_the_first_test_images(name: str) -> None:
 
 
 def test_checkpoints_are_small() -> None:
-    assert sum(f.stat().st_size for f in zoo.checkpoints.PACKAGED.iterdir()) <= 20e6
+    """A clone is quick; the two networks of a million parameters each take 4 MB."""
+    assert sum(f.stat().st_size for f in zoo.checkpoints.PACKAGED.iterdir()) <= 25e6
 
 
 @real
