@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from robustlib import checks
 from robustlib.network import leaves
-from robustlib.pointwise.cegar import ENGINES
-from robustlib.pointwise.measurement import METHODS, Measurement
+from robustlib.pointwise.measurement import ENGINES, METHODS, Measurement
 from robustlib.pointwise.result import PointwiseRobustness, together
 from robustlib.pointwise.search import FORMS, STRICT, whole_pixels
-from robustlib.solvers import SOLVERS
 from robustlib.verification.batch import answer_all
 
 __all__ = ["STRICT", "PointwiseRobustness", "pointwise_robustness"]
@@ -120,7 +118,7 @@ def pointwise_robustness(
     """
     checks.choice("method", method, METHODS)
     checks.choice("form", form, FORMS)
-    checks.choice("solver", solver, ENGINES if method == "cegar" else SOLVERS)
+    checks.choice("solver", solver, ENGINES[method])
     checks.eval_mode(net, "net")
     bounds = None if bounds is None else checks.box(bounds)
     if bounds is None and method != "lp":

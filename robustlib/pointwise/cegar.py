@@ -22,7 +22,6 @@ from robustlib.pointwise.result import Answer
 from robustlib.pointwise.search import AT_ONCE, STRICT, Search, nothing, whole_pixels
 from robustlib.solvers import InteriorPoint, NearestPoint, SolverError
 
-ENGINES = ("highs", "clarabel")
 PROGRAMS = 5  # as published: linear programs after which the search gives up
 ROWS = 700  # as published: violated rows that join a program, in the order of the layers
 

@@ -16,11 +16,13 @@ from robustlib.pointwise.baseline import baseline
 from robustlib.pointwise.cegar import refine
 from robustlib.pointwise.result import Answer
 from robustlib.pointwise.search import Problem, Search, nothing
+from robustlib.solvers import SOLVERS
 from robustlib.verification.batch import Job
 from robustlib.verification.plan import Image, Open, Task
 from robustlib.verification.result import WORKER_DIED
 
 METHODS = ("lp", "cegar", "lbfgs")
+ENGINES = {"lp": (*SOLVERS,), "cegar": ("highs", "clarabel"), "lbfgs": (*SOLVERS,)}
 STAGES = {"lp": "exact", "cegar": "exact", "lbfgs": "attack"}  # one input a task, or many
 
 

@@ -304,7 +304,11 @@ def _which_images(made: argparse.ArgumentParser) -> None:
 
 def _workers(made: argparse.ArgumentParser, out: str) -> None:
     """Who works on the images, and where the answers go."""
-    made.add_argument("--solver", default="highs", help="highs, scip or cvxpy (default highs)")
+    made.add_argument(
+        "--solver",
+        default="highs",
+        help="highs, scip or cvxpy; for cegar highs or clarabel (default highs)",
+    )
     made.add_argument(
         "--workers",
         type=_positive,

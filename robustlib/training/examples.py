@@ -14,9 +14,7 @@ from torch import Generator, Tensor
 
 from robustlib import checks, zoo
 from robustlib.pointwise import pointwise_robustness
-from robustlib.pointwise.cegar import ENGINES
-from robustlib.pointwise.measurement import METHODS
-from robustlib.solvers import SOLVERS
+from robustlib.pointwise.measurement import ENGINES, METHODS
 
 FOLDER = "_build/examples"  # what a search has found so far: an interrupted one goes on
 
@@ -58,7 +56,7 @@ class Examples:
         checks.number("alpha", self.alpha, low=0.0)
         checks.count("images", self.images)
         checks.count("pixels", self.pixels)
-        checks.choice("solver", self.solver, (*SOLVERS, *ENGINES))
+        checks.choice("solver", self.solver, ENGINES[self.method])
         if self.limit < math.inf:
             checks.number("limit", self.limit, low=0.0, strict=True)
 

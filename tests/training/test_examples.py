@@ -102,6 +102,8 @@ def test_the_record_of_a_recipe_holds_them(name: str) -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="method='fgsm' is not known"):
         Examples((NAME,), "fgsm", alpha=0.0, images=5)
+    with pytest.raises(ValueError, match="solver='scip' is not known"):
+        Examples((NAME,), "cegar", alpha=0.0, images=5, solver="scip")
     with pytest.raises(ValueError, match="Did you mean 'lenet'"):
         Examples(("lenett",), "cegar", alpha=0.0, images=5)
     with pytest.raises(ValueError, match="images=2000 is too large: there are"):
