@@ -87,6 +87,8 @@ class InteriorPoint:
             return Found(None, math.inf)
         if answer.status != clarabel.SolverStatus.Solved:
             raise SolverError(f"solver='clarabel' stopped with {answer.status}.")
+        if answer.obj_val > FAR:  # where the bounds that were left out may matter
+            raise SolverError(f"solver='clarabel': the optimum is beyond {FAR:g} lower bounds.")
         moved = self._radius * np.array(answer.x)[:-1]
         x = np.clip(self._center + moved, self._lower, self._upper)
         distance = float(np.abs(x - self._center).max(initial=0.0))

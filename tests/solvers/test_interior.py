@@ -72,3 +72,11 @@ def test_an_engine_that_stops_early_is_an_error(monkeypatch: pytest.MonkeyPatch)
     limits = rows @ np.full(4, 0.5) - 0.1
     with pytest.raises(SolverError, match=r"clarabel.*MaxIterations"):
         InteriorPoint(np.full(4, 0.5), np.zeros(4), np.ones(4), rows, limits).minimize()
+
+
+def test_an_optimum_far_beyond_the_lower_bound_is_an_error() -> None:
+    """A narrow wedge: each row is met at 1e-5, both together at 0.02 only."""
+    center, rows = np.full(2, 0.5), np.array([[1.0, -1.0], [-0.999, 1.0]])
+    limits = rows @ center - np.array([2e-5, 0.0])
+    with pytest.raises(SolverError, match="beyond 1000 lower bounds"):
+        InteriorPoint(center, np.zeros(2), np.ones(2), rows, limits).minimize()
