@@ -117,6 +117,58 @@ def proportion(k: int, n: int, level: float = 0.95) -> Estimate:
     return Estimate(k / n if n else math.nan, low, high, n)
 
 
+@dataclass(frozen=True)
+class Change:
+    """What became of the same inputs from one network, or one search, to another.
+
+    Attributes
+    ----------
+    gone, new : inputs of which something held before only, and after only.
+    p : how likely fair coins share out ``gone + new`` inputs so unevenly, or more so: the exact
+        McNemar test, or sign test. 1 where none changed.
+    n : inputs in all.
+    """
+
+    gone: int
+    new: int
+    p: float
+    n: int
+
+    @property
+    def fewer(self) -> bool:
+        """Whether fewer are left, and chance does so in less than one case of twenty."""
+        return self.gone > self.new and self.p < 0.05
+
+
+def paired_change(before: ArrayLike, after: ArrayLike) -> Change:
+    """Compare two shares of the same inputs, pair by pair (McNemar 1947).
+
+    Two intervals that overlap do not say that two shares may be equal where both were counted on
+    the same inputs: only the inputs that changed tell the two apart.
+
+    Parameters
+    ----------
+    before, after : (n,) bool, whether something holds of each input, such as ``rho <= eps``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of different or other shapes, or of other things than truth values.
+
+    Examples
+    --------
+    >>> change = paired_change([True, True, True, False], [False, False, True, True])
+    >>> change.gone, change.new, change.p
+    (2, 1, 1.0)
+    """
+    one, two = _truths("before", before), _truths("after", after)
+    if one.shape != two.shape:
+        raise ValueError(f"after has shape {two.shape}, before {one.shape}; give the same inputs.")
+    gone, new = int((one & ~two).sum()), int((~one & two).sum())
+    p = float(stats.binomtest(gone, gone + new).pvalue) if gone + new else 1.0
+    return Change(gone, new, p, len(one))
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """How many inputs have a distance up to each of the radii: Figure 3 of Bastani et al. (2016).
@@ -295,6 +347,15 @@ def adversarial_error(verdicts: Iterable[str], level: float = 0.95) -> Bracket:
 
 def _counts(verdicts: Iterable[str]) -> Counter[str]:
     return Counter(checks.choice("verdicts", verdict, VERDICTS) for verdict in verdicts)
+
+
+def _truths(name: str, values: ArrayLike) -> np.ndarray:
+    truths = np.asarray(values)
+    if truths.ndim != 1:
+        raise ValueError(f"{name} has shape {truths.shape}; give one truth value per input: (n,).")
+    if truths.dtype != bool and len(truths):
+        raise TypeError(f"{name} holds {truths.dtype}; give truth values, such as rho <= eps.")
+    return truths.astype(bool)
 
 
 def _distances(rho: ArrayLike | Measured) -> np.ndarray:

@@ -18,6 +18,7 @@ from robustlib.metrics import (
     adversarial_severity,
     certified_accuracy,
     frequency_curve,
+    paired_change,
     proportion,
     wilson,
 )
@@ -151,3 +152,37 @@ def test_a_result_stands_for_its_distances():
     assert adversarial_frequency(Result(), 0.1) == adversarial_frequency(RHO, 0.1)
     assert adversarial_severity(Result(), 0.1) == adversarial_severity(RHO, 0.1)
     assert frequency_curve(Result(), [0.1]).count.tolist() == [4]
+
+
+@given(pairs=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_a_change_counts_pairs_and_its_p_is_that_of_fair_coins(pairs):
+    before, after = ([pair[k] for pair in pairs] for k in (0, 1))
+    change = paired_change(before, after)
+    gone = pairs.count((True, False))
+    new = pairs.count((False, True))
+    assert (change.gone, change.new, change.n) == (gone, new, len(pairs))
+    coins = gone + new
+    uneven = abs(gone - new)  # as uneven as this, or more so, by coins that are thrown in all ways
+    ways = sum(math.comb(coins, k) for k in range(coins + 1) if abs(2 * k - coins) >= uneven)
+    assert change.p == pytest.approx(ways / 2**coins)
+    assert change.fewer == (gone > new and change.p < 0.05)
+
+
+def test_five_of_five_pairs_are_too_few_and_six_of_six_are_not():
+    assert not paired_change([True] * 5, [False] * 5).fewer
+    assert paired_change([True] * 6, [False] * 6).fewer
+    assert not paired_change([False] * 6, [True] * 6).fewer  # more, not fewer
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "match"),
+    [
+        ([True], [True, False], "after has shape"),
+        ([[True]], [[True]], "before has shape"),
+        ([0.5], [1.0], "before holds"),
+        ([True], [math.nan], "after holds"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(before, after, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        paired_change(before, after)
