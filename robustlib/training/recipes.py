@@ -163,7 +163,7 @@ RECIPES = {
             shift=2,
             precision="bfloat16",
             examples=Examples(
-                ("nin",), "cegar", alpha=3.0, limit=60 / 255, images=7000, solver="clarabel"
+                ("nin",), "cegar", alpha=3.0, limit=60 / 255, images=6200, solver="clarabel"
             ),
         ),
         Recipe("digits_linear", data.digits, epochs=40, batch=32, learning_rate=0.01),
