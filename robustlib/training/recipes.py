@@ -139,19 +139,16 @@ RECIPES = {
             gain=math.sqrt(6),
             weight_decay=0.05,
         ),
-        *(
-            _cifar(
-                name,
-                epochs=epochs,
-                batch=64,
-                learning_rate=1e-3,
-                schedule="one_cycle",
-                gain=math.sqrt(6),
-                weight_decay=0.05,
-                shift=2,
-                precision="bfloat16",
-            )
-            for name, epochs in (("nin", 18), ("nin_narrow", 30))
+        _cifar(
+            "nin",
+            epochs=18,
+            batch=64,
+            learning_rate=1e-3,
+            schedule="one_cycle",
+            gain=math.sqrt(6),
+            weight_decay=0.05,
+            shift=2,
+            precision="bfloat16",
         ),
         _cifar(
             "nin_cegar_1",

@@ -178,17 +178,14 @@ NETWORKS = {
             )
             for rounds in (1, 2)
         ),
-        *(
-            Info(
-                name,
-                f"nine layers of convolutions, width {width}, trained on clean images only",
-                f"NiN (original){text}",
-                partial(architectures.nin, width),
-                (3, 32, 32),
-                10,
-                "cifar10",
-            )
-            for name, width, text in (("nin", 96, ""), ("nin_narrow", 32, ", a third as wide"))
+        Info(
+            "nin",
+            "nine layers of convolutions, width 96, trained on clean images only",
+            "NiN (original)",
+            architectures.nin,
+            (3, 32, 32),
+            10,
+            "cifar10",
         ),
         Info(
             "nin_cegar_1",
