@@ -81,6 +81,14 @@ def test_severity_of_few_distances():
     assert adversarial_severity([0.05, 0.3], 0.1) == Estimate(0.05, 0.0, 0.1, 1)
 
 
+def test_severity_at_radius_zero_is_zero_or_that_of_no_distance():
+    assert adversarial_severity(RHO, 0) == Estimate(0.0, 0.0, 0.0, 1)
+    assert adversarial_severity([0.0, *RHO], 0) == Estimate(0.0, 0.0, 0.0, 2)
+    none = adversarial_severity(RHO[1:], 0)
+    assert none.n == 0
+    assert all(map(math.isnan, (none.value, none.low, none.high)))
+
+
 def test_undecided_counts_against_the_lower_and_for_the_upper_end():
     verdicts = ["robust"] * 6 + ["adversarial"] * 2 + ["misclassified"] + ["undecided"]
     accuracy, error = adversarial_accuracy(verdicts), adversarial_error(verdicts)

@@ -3,7 +3,10 @@
 import itertools
 import math
 
+import clarabel
+import cvxpy as cp
 import numpy as np
+import pyscipopt
 import pytest
 import torch
 from scipy.optimize import linprog
@@ -265,6 +268,28 @@ def test_point_on_the_decision_boundary_has_rho_zero() -> None:
     assert 0 < result.distance[0] <= 2 * STRICT
 
 
+@pytest.mark.parametrize(("method", "alpha"), [("lp", 0.0), ("cegar", 1e-3), ("lbfgs", 1e-3)])
+def test_limit_zero_finds_decision_boundaries_by_linear_programs_only(
+    method: str, alpha: float
+) -> None:
+    """At 0.25 both labels tie, at 0.2 they do not. The other methods' rho is that of a witness."""
+    module, x = valley(1.0, 1.0, -0.25), torch.tensor([[0.25], [0.2]])
+    anywhere = pointwise_robustness(module, x, method=method, alpha=alpha)
+    assert anywhere.status == ["found", "found"]
+    result = pointwise_robustness(module, x, method=method, alpha=alpha, limit=0.0)
+    first = (0.0, "found") if method == "lp" else (np.inf, "none")
+    assert list(zip(result.rho, result.status, strict=True)) == [first, (np.inf, "none")]
+    assert result.note == ["", ""]
+
+
+@pytest.mark.parametrize("method", ["lp", "cegar", "lbfgs"])
+def test_limit_zero_on_a_boundary_that_cannot_be_crossed_finds_nothing(method: str) -> None:
+    """|x − ½| is 0 at ½ and never below: label 0 is everywhere."""
+    module, x = valley(1.0, 1.0, 0.0), torch.tensor([[0.5]])
+    result = pointwise_robustness(module, x, method=method, limit=0.0)
+    assert (result.status, result.rho.tolist()) == (["none"], [np.inf])
+
+
 @pytest.mark.parametrize(("form", "lazy"), FORMS)
 def test_ties_are_decided_so_that_the_region_has_an_inside(form: str, lazy: bool) -> None:
     """From ½, 2 max − min reaches 0.7 by ±0.2/3; the first of equal inputs leaves x1 = x2."""
@@ -441,19 +466,46 @@ def test_a_margin_survives_rounding() -> None:
     assert survivors[0.0] < survivors[1.5]
 
 
-def test_an_engine_that_fails_leaves_an_input_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("solver", "note"),
+    [("highs", "out of luck"), ("scip", "SCIP stopped with memlimit"), ("cvxpy", "out of luck")],
+)
+def test_an_engine_that_fails_leaves_an_input_undecided(
+    solver: str, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither robust nor adversarial: rho is NaN, and no frequency can count it unnoticed."""
 
     def failing(*_: object, **__: object) -> None:
-        raise RuntimeError("out of luck")
+        raise (cp.SolverError if solver == "cvxpy" else RuntimeError)("out of luck")
+
+    class OutOfMemory(pyscipopt.Model):
+        def getStatus(self) -> str:
+            return "memlimit"
 
     monkeypatch.setattr("robustlib.solvers.highs.HighsModel.solve", failing)
-    result = pointwise_robustness(valley(1.0, 1.0, -0.1), torch.tensor([[0.25]]))
+    monkeypatch.setattr("robustlib.solvers.scip.Model", OutOfMemory)
+    monkeypatch.setattr(cp.Problem, "solve", failing)
+    result = pointwise_robustness(valley(1.0, 1.0, -0.1), torch.tensor([[0.25]]), solver=solver)
     assert result.status == ["undecided"]
     assert np.isnan(result.rho[0])
-    assert "out of luck" in result.note[0]
+    assert f"solver='{solver}' failed: " in result.note[0]
+    assert note in result.note[0]
     with pytest.raises(ValueError, match="leave undecided inputs out"):
         rl.metrics.adversarial_frequency(result, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("status", "bias"), [(cp.INFEASIBLE_INACCURATE, 1.0), (cp.OPTIMAL_INACCURATE, -0.1)]
+)
+def test_an_inaccurate_answer_leaves_an_input_undecided(
+    status: str, bias: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With bias 1 the region holds no other label; with −0.1 it does."""
+    monkeypatch.setattr(cp.Problem, "status", status)
+    result = pointwise_robustness(valley(1.0, 1.0, bias), torch.tensor([[0.25]]), solver="cvxpy")
+    assert result.status == ["undecided"]
+    assert np.isnan(result.rho[0])
+    assert result.note == ["solver='cvxpy' stopped with 'limit'."]
 
 
 def test_a_wrong_answer_of_the_engine_is_no_witness(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -629,17 +681,18 @@ def test_the_first_program_has_one_optimum_whatever_the_engine() -> None:
     np.testing.assert_allclose(corner.rho[both], middle.rho[both], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["MaxIterations", "AlmostPrimalInfeasible", "AlmostSolved"])
 def test_cegar_reports_a_failure_of_the_interior_point_method(
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped:
-        status = "MaxIterations"
+        status = getattr(clarabel.SolverStatus, name)
 
     monkeypatch.setattr("robustlib.solvers.interior.InteriorPoint._solve", lambda _: Stopped())
     x = torch.tensor([[0.25]])
     result = pointwise_robustness(valley(1.0, 1.0, -0.1), x, method="cegar", solver="clarabel")
     assert result.status == ["undecided"]
-    assert "MaxIterations" in result.note[0]
+    assert name in result.note[0]
 
 
 def test_cegar_reports_an_engine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,10 @@ def pointwise_robustness(
     pixels : the largest grey level, 255: round each witness to whole pixels and say in ``rounded``
         which survive; "cegar" rounds every point before the network sees it. x must hold whole
         pixels over ``pixels`` itself.
-    limit : look no farther than this; rho is inf beyond. A frequency at ε needs no more than ε.
+    limit : look no farther than this; rho is inf beyond. A frequency at ε needs no more than ε. At
+        0 "lp" has rho 0 where x* lies on a decision boundary that its region crosses ("cvxpy" may
+        miss it by a rounding error) and inf elsewhere, "cegar" and "lbfgs" inf everywhere, since
+        their witnesses are farther.
     form : "reduced": the inputs are the only variables, a row is a gradient; "layered": the paper's
         program, a variable for every value of every layer. Both have the same optimum.
     lazy : begin with few inequalities and add those that a solution violates, as the paper does;

@@ -11,6 +11,9 @@ import numpy as np
 
 from robustlib.solvers.program import Program, Solution
 
+# Clarabel stalled near its end, or SCIP ran out of time: there may be a point, and a better one.
+INACCURATE = (cp.OPTIMAL_INACCURATE, cp.INFEASIBLE_INACCURATE)
+
 
 def run(program: Program, *, time_limit: float, first: bool) -> Solution:
     """``first`` has no counterpart here: the optimum is found in any case."""
@@ -52,12 +55,12 @@ def run(program: Program, *, time_limit: float, first: bool) -> Solution:
             return Solution("limit", None, None, -math.inf, None, 0, time.perf_counter() - start)
         raise RuntimeError(str(error)) from error
     seconds = time.perf_counter() - start
-    if problem.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+    if problem.status == cp.INFEASIBLE:
         return Solution("infeasible", None, None, math.inf, None, 0, seconds)
     if problem.status == cp.OPTIMAL:
         best = float(problem.value)
         return Solution("optimal", np.array(x.value), best, best, None, 0, seconds)
-    if problem.status in (cp.USER_LIMIT, cp.OPTIMAL_INACCURATE):
+    if problem.status in (cp.USER_LIMIT, *INACCURATE):
         point = None if x.value is None else np.array(x.value)
         value = None if point is None else float(program.objective @ point)
         return Solution("limit", point, value, -math.inf, None, 0, seconds)

@@ -47,7 +47,10 @@ def run(program: Program, *, time_limit: float, first: bool) -> Solution:
         model.setParam("limits/time", time_limit)
     if first:
         model.setParam("limits/solutions", 1)
-    model.optimize()
+    try:
+        model.optimize()
+    except Exception as error:  # pyscipopt has no class of its own for an error inside SCIP
+        raise RuntimeError(str(error)) from error
     status = model.getStatus()
     if status == "infeasible":
         name = "infeasible"

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+import robustlib as rl
 from robustlib.reproduce.cli import main, parser
 
 COMMANDS = (
@@ -354,6 +356,34 @@ def test_measure_writes_distances_and_says_what_they_mean_at_a_radius(tmp_path, 
     assert out.read_text() == before
     assert exit_code(*command, "--alpha", "0.5") == 2
     assert "holds answers for alpha 0.0, not 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "0")])
+def test_measure_at_radius_zero_counts_no_image_off_the_boundaries(limit, tmp_path, capsys):
+    out = tmp_path / "rho.csv"
+    assert exit_code(*MEASURE, "--n", "3", "--eps", "0", *limit, "--out", str(out)) == 0
+    with out.open(newline="") as file:
+        found = {row["status"] == "found" for row in csv.DictReader(file)}
+    assert found == ({False} if limit else {True})
+    printed = capsys.readouterr().err
+    assert "of the 3 decided, adversarial frequency 0.00 % (0.00 to" in printed
+    assert "severity nan (nan to nan) at eps 0.0000" in printed
+
+
+def test_measure_counts_from_the_predicted_label_of_a_misclassified_image(tmp_path):
+    """From the true label rho would be 0. In one linear region a step of rho gains rho · ‖g‖₁."""
+    net, (x, y) = rl.zoo.load("digits_mlp_standard"), rl.data.digits("test")
+    wrong = int((net(x).argmax(1) != y).nonzero()[0])
+    out = tmp_path / "rho.csv"
+    assert exit_code(*MEASURE, "--indices", str(wrong), "--out", str(out)) == 0
+    with out.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    image = x[wrong : wrong + 1].double().requires_grad_()
+    logits = net.double()(image)[0]
+    assert int(row["label"]) == int(y[wrong]) != int(row["predicted"]) == int(logits.argmax())
+    lead = logits[int(row["predicted"])] - logits[int(row["target"])]
+    (gradient,) = torch.autograd.grad(lead, image)
+    assert float(row["rho"]) >= (1 - 1e-6) * float(lead.detach() / gradient.abs().sum()) > 0
 
 
 def test_measure_by_the_baseline(tmp_path, capsys):

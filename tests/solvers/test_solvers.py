@@ -1,8 +1,12 @@
 """Three engines, one answer; and bounds that do not depend on any of them."""
 
+import math
 import sys
 
+import cvxpy as cp
+import highspy
 import numpy as np
+import pyscipopt
 import pytest
 from scipy import sparse
 from scipy.optimize import linprog
@@ -74,6 +78,43 @@ def test_cutoff_first_and_infeasible(solver):
     nothing = solve(infeasible_program(), solver=solver)
     assert nothing.status == "infeasible"
     assert nothing.x is None
+
+
+@pytest.mark.parametrize("status", [cp.INFEASIBLE_INACCURATE, cp.OPTIMAL_INACCURATE])
+def test_an_inaccurate_answer_of_cvxpy_decides_nothing(status, monkeypatch):
+    """It proves no bound: neither that there is no point, nor that none is better."""
+    solvable = status == cp.OPTIMAL_INACCURATE
+    monkeypatch.setattr(cp.Problem, "status", status)
+    program = random_program(3, integers=False) if solvable else infeasible_program()
+    answer = solve(program, solver="cvxpy")
+    assert (answer.status, answer.bound) == ("limit", -math.inf)
+    assert (answer.x is not None) == solvable
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_infeasible_or_unbounded_is_not_infeasible(solver, monkeypatch):
+    class Unsure(pyscipopt.Model):
+        def getStatus(self):
+            return "inforunbd"
+
+    unsure = highspy.HighsModelStatus.kUnboundedOrInfeasible
+    monkeypatch.setattr("robustlib.solvers.scip.Model", Unsure)
+    monkeypatch.setattr(highspy.Highs, "getModelStatus", lambda _: unsure)
+    monkeypatch.setattr(cp.Problem, "status", cp.settings.INFEASIBLE_OR_UNBOUNDED)
+    with pytest.raises(SolverError, match=f"solver='{solver}' failed: .* stopped with"):
+        solve(infeasible_program(), solver=solver)
+
+
+def test_an_error_inside_scip_is_a_solver_error(monkeypatch):
+    """pyscipopt raises a plain Exception, which nobody above should have to catch."""
+
+    class Broken(pyscipopt.Model):
+        def optimize(self):
+            raise Exception("SCIP: error in LP solver!")
+
+    monkeypatch.setattr("robustlib.solvers.scip.Model", Broken)
+    with pytest.raises(SolverError, match="solver='scip' failed: SCIP: error in LP solver!"):
+        solve(random_program(3, integers=True), solver="scip")
 
 
 def test_a_safe_bound_is_below_the_optimum_for_any_multipliers_and_meets_it_for_the_best():
