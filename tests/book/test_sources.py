@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -93,6 +94,12 @@ def test_every_exercise_has_a_solution_and_code_in_it_can_fail(chapter: Chapter)
     for solution in found:
         nodes = ast.walk(ast.parse(solution.code))
         assert any(isinstance(node, ast.Assert) for node in nodes), solution.exercise
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=[chapter.name for chapter in CHAPTERS])
+def test_no_warning_stands_in_a_recorded_chapter(chapter: Chapter) -> None:
+    cells = nbformat.read(chapter.recorded, as_version=4).cells
+    assert [o.text for c in cells for o in c.get("outputs", []) if o.get("name") == "stderr"] == []
 
 
 def test_the_optional_part_of_an_assignment_finds_the_recorded_networks(
