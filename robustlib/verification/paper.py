@@ -121,8 +121,9 @@ def decide_by_mip(
     ``solve_seconds`` (the engine's search), ``distance`` of the witness ("closest": the smallest),
     and ``details``:
 
-    engine : what the engine said: "optimal", "infeasible", "limit" (time, or the first point found
-        where any will do), or "" if all labels were eliminated and no program was left
+    engine : what the engine said: "optimal", "infeasible", "limit" (time, an inaccurate answer, or
+        the first point found where any will do), or "" if all labels were eliminated and no program
+        was left
     objective : the engine's, or None
     confirm_seconds, confirm_nodes : the proof: what it takes not to believe the engine
     labels_eliminated : labels that cannot win, by the bounds of the logits
@@ -245,7 +246,7 @@ class _Decision:
             self.report.engine, self.report.objective = answer.status, answer.objective
             if self.is_witness(programs, answer):
                 return ""
-            if answer.status == "limit" and answer.x is None:
+            if answer.status == "limit" and answer.x is None and not self.left():
                 return TIME_LIMIT
         begin = time.perf_counter()
         finished = self.confirm(found, remaining)

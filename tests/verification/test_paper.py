@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -185,14 +186,28 @@ def open_adversarial():
 
 @pytest.mark.parametrize("lie", ["infeasible", "limit", "optimal"])
 def test_an_engine_that_says_infeasible_proves_nothing(monkeypatch, lie):
-    """Whatever it says: the tree finds the counterexample, or there is no verdict."""
+    """Whatever it says: while there is time, the tree finds the counterexample."""
     q = open_adversarial()
     false = Solution(lie, None, None, math.inf, None, 0, 0.0)
     monkeypatch.setattr(paper, "solve", lambda *_, **__: false)
     for objective in OBJECTIVES:
         verdict = decide_by_mip(q, time_limit=20.0, settings=PaperSettings(objective=objective))
-        assert verdict.verdict == ("undecided" if lie == "limit" else "adversarial")
+        assert verdict.verdict == "adversarial"
         assert verdict.lower <= smallest_margin(q)
+
+
+def test_an_engine_that_used_up_the_time_leaves_no_verdict(monkeypatch):
+    def slow(program, *, time_limit, **_):
+        time.sleep(time_limit)
+        return Solution("limit", None, None, -math.inf, None, 0, time_limit)
+
+    monkeypatch.setattr(paper, "solve", slow)
+    verdict = decide_by_mip(open_adversarial(), time_limit=2.0)
+    assert (verdict.verdict, verdict.note, verdict.details["engine"]) == (
+        "undecided",
+        TIME_LIMIT,
+        "limit",
+    )
 
 
 def test_an_engine_that_returns_a_wrong_point_proves_nothing(monkeypatch):
